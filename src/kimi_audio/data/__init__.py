@@ -1,0 +1,1 @@
+"""Data room: manifests, the cache of features and codes, augmentation."""

@@ -1,0 +1,1 @@
+"""Training room: one trainer, and the objectives that it runs."""

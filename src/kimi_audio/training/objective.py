@@ -1,0 +1,63 @@
+"""What the trainer needs to know about a task: an objective is a model, its data and its loss.
+
+    class Denoise(Objective):
+        def __init__(self): self.model = torch.nn.Linear(8, 8)
+        def batches(self, start): return (torch.randn(4, 8, generator=...) for i in itertools.count(start))
+        def loss(self, batch): return (self.model(batch) - batch).square().mean(), {}
+
+The law that makes a killed run resume to the same losses: batch `i` depends on `i` and the objective's
+seed alone, never on what was drawn before it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that share a learning rate of `scale` times the schedule's."""
+
+    name: str
+    parameters: list[nn.Parameter]
+    scale: float = 1.0
+
+
+class Objective(ABC):
+    """A model, its data and its loss. Parameters with `requires_grad` are trained, all others stay."""
+
+    model: nn.Module
+
+    @abstractmethod
+    def batches(self, start: int) -> Iterator[Any]:
+        """Micro-batches number `start`, `start + 1`, ...: endless, each a function of its number and the seed."""
+
+    @abstractmethod
+    def loss(self, batch: Any) -> tuple[Tensor, Mapping[str, float | Tensor]]:
+        """Scalar loss to minimise, and scalars to log. `tokens`, if among them, is summed up to a rate."""
+
+    def save(self, folder: Path) -> None:
+        """Export the trained model for use. Default: the state dict as `model.safetensors`."""
+        from safetensors.torch import save_model
+
+        folder.mkdir(parents=True, exist_ok=True)
+        save_model(self.model, str(folder / "model.safetensors"))
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Which parts learn at which speed. Default: all trainable parameters alike."""
+        return [ParameterGroup("all", [p for p in self.model.parameters() if p.requires_grad])]
+
+    def evaluate(self) -> Mapping[str, float]:
+        """Metrics on the dev split, logged as `dev/NAME`. Called with the model in eval mode, without gradients."""
+        return {}
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
