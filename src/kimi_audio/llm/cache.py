@@ -1,0 +1,55 @@
+"""Key/value cache of the decoder, preallocated and grown by doubling."""
+
+import torch
+from torch import Tensor
+
+
+class KVCache:
+    """Keys (after RoPE) and values of all layers: main layers first, then the audio branch's.
+
+    `write(layer, k, v)` stores the new positions of one layer and returns that layer's whole history as views;
+    `advance(n)` is called once after all layers of a step have written.
+    """
+
+    def __init__(self, num_layers: int, batch: int, kv_heads: int, head_dim: int, *, capacity: int = 256,
+                 dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> None:
+        self.length = 0
+        shape = (num_layers, batch, kv_heads, capacity, head_dim)
+        self._k = torch.empty(shape, dtype=dtype, device=device)
+        self._v = torch.empty(shape, dtype=dtype, device=device)
+
+    @property
+    def capacity(self) -> int:
+        return self._k.shape[3]
+
+    def reserve(self, length: int) -> None:
+        """Make room for `length` positions in all, doubling the capacity as often as needed."""
+        if length <= self.capacity:
+            return
+        capacity = self.capacity
+        while capacity < length:
+            capacity *= 2
+        for name in ("_k", "_v"):
+            old = getattr(self, name)
+            new = old.new_empty((*old.shape[:3], capacity, old.shape[4]))
+            new[:, :, :, : self.length] = old[:, :, :, : self.length]
+            setattr(self, name, new)
+
+    def write(self, layer: int, k_BHTd: Tensor, v_BHTd: Tensor) -> tuple[Tensor, Tensor]:
+        """Store T new positions of `layer`; the history with them, each (B, kv_heads, length + T, head_dim)."""
+        end = self.length + k_BHTd.shape[2]
+        self.reserve(end)
+        self._k[layer, :, :, self.length : end] = k_BHTd
+        self._v[layer, :, :, self.length : end] = v_BHTd
+        return self._k[layer, :, :, :end], self._v[layer, :, :, :end]
+
+    def advance(self, positions: int) -> None:
+        self.length += positions
+
+    def layer(self, index: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of one layer up to the current length."""
+        return self._k[index, :, :, : self.length], self._v[index, :, :, : self.length]
+
+    def select(self, rows: Tensor) -> None:
+        """Keep only these batch rows (int64 indices), to drop finished sequences."""
+        self._k, self._v = self._k[:, rows], self._v[:, rows]

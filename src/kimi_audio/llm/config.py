@@ -1,0 +1,62 @@
+"""The configuration of the audio language model: the official `config.json` as a dataclass (SPEC §3)."""
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class KimiAudioConfig:
+    """Sizes, id space and branch layout. Field names are the official ones; `extra` keeps what we do not read."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    kimia_token_offset: int
+    kimia_mimo_layers: int
+    kimia_mimo_transformer_from_layer_index: int
+    kimia_adaptor_input_dim: int
+    kimia_media_begin: int
+    kimia_media_end: int
+    num_base_tokens: int = 151643
+    kimia_audio_output_vocab: int = 16448
+    kimia_text_output_vocab: int = 152064
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 1_000_000.0
+    max_position_embeddings: int = 8192
+    use_whisper_feature: bool = True
+    tie_word_embeddings: bool = False
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, config: dict[str, Any]) -> "KimiAudioConfig":
+        """Read a `config.json` dictionary.
+
+        Raises:
+            KeyError: with the name of a required field that is missing.
+        """
+        names = {f.name for f in fields(cls)} - {"extra"}
+        known = {name: config[name] for name in names if name in config}
+        for name in cls.required_fields():
+            if name not in config:
+                raise KeyError(name)
+        return cls(**known, extra={name: value for name, value in config.items() if name not in names})
+
+    @classmethod
+    def required_fields(cls) -> tuple[str, ...]:
+        """Fields that every `config.json` must have."""
+        return ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+                "num_key_value_heads", "kimia_token_offset", "kimia_mimo_layers",
+                "kimia_mimo_transformer_from_layer_index", "kimia_adaptor_input_dim",
+                "kimia_media_begin", "kimia_media_end")  # fmt: skip
+
+    def to_dict(self) -> dict[str, Any]:
+        """The `config.json` content; `from_dict` reads it back identically."""
+        own = asdict(self)
+        return {**own.pop("extra"), **own}
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_attention_heads

@@ -1,0 +1,57 @@
+"""Continuous acoustic features: a Whisper encoder read at 12.5 Hz (SPEC §6).
+
+    features_1TF = AcousticEncoder(encoder)(samples)        # (1, T, 4 · d_model), T = (L − 1) // 1280 + 1
+
+Each 30 s segment is encoded on its own. Officially a segment is padded with zeros to 30 s before the log-mel and the
+encoder attends over all 1500 frames. `clip_silence=True` (the official code's `kimia_whisper_clip_silence`) computes the
+same log-mel but encodes only the frames that are kept, which is many times faster on short clips; a model must be used
+with the setting that it was trained with.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kimi_audio.audio.log_mel import SAMPLE_RATE, whisper_log_mel
+from kimi_audio.tokenizer.whisper import WhisperEncoder
+
+SEGMENT_SAMPLES = 30 * SAMPLE_RATE
+TOKEN_SAMPLES = 1280
+FRAMES_PER_TOKEN = 4
+
+
+def num_tokens(num_samples: int) -> int:
+    """12.5 Hz positions that `num_samples` samples of one segment fill."""
+    return (num_samples - 1) // TOKEN_SAMPLES + 1
+
+
+class AcousticEncoder(nn.Module):
+    """Samples to 12.5 Hz vectors of 4 · d_model numbers."""
+
+    def __init__(self, encoder: WhisperEncoder, clip_silence: bool = False) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.clip_silence = clip_silence
+
+    def log_mel(self, samples_L: Tensor) -> Tensor:
+        """Log-mel (n_mels, T) of one segment of at most 30 s, as the encoder wants it: 3000 frames, or those needed."""
+        padded = nn.functional.pad(samples_L, (0, SEGMENT_SAMPLES - samples_L.shape[0]))
+        log_mel = whisper_log_mel(padded, self.encoder.config.num_mel_bins)
+        if self.clip_silence:
+            # Two frames more than are kept, so that the last convolution output sees its right neighbour.
+            log_mel = log_mel[:, : 2 * FRAMES_PER_TOKEN * num_tokens(samples_L.shape[0]) + 2]
+        return log_mel
+
+    def encode_segment(self, samples_L: Tensor) -> Tensor:
+        """One segment of at most 30 s: (T, 4 · d_model)."""
+        kept = FRAMES_PER_TOKEN * num_tokens(samples_L.shape[0])
+        log_mel_1MT = self.log_mel(samples_L)[None].to(self.encoder.dtype)
+        hidden_TD = self.encoder(log_mel_1MT, num_frames=kept if self.clip_silence else None)[0, :kept]
+        return hidden_TD.unflatten(0, (-1, FRAMES_PER_TOKEN)).flatten(1)
+
+    @torch.inference_mode()
+    def forward(self, samples: np.ndarray | Tensor) -> Tensor:
+        """Features of 16 kHz mono samples (L,) of any length ≥ 1: (1, T, 4 · d_model) in the encoder's dtype."""
+        samples_L = torch.as_tensor(samples, dtype=torch.float32, device=self.encoder.device)
+        segments = samples_L.split(SEGMENT_SAMPLES)
+        return torch.cat([self.encode_segment(segment) for segment in segments])[None]
