@@ -1,0 +1,1 @@
+"""Read, write, convert, quantise and verify model folders in the official layout."""

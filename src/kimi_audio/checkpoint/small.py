@@ -1,0 +1,207 @@
+"""Build a small Kimi-Audio from a small text LLM and a small Whisper: the starting point of training.
+
+The result is a folder in the official layout (SPEC §1) whose text-only behaviour is the source LLM's on the
+words that its cut vocabulary kept: kept tokens inherit their embedding rows, `text_blank` embeds to zero,
+the end-of-turn specials inherit the row that ended a turn, and a speaker's turn starts with the mean of
+the rows that started it in the source's chat template. Everything else is new and drawn from a fixed seed.
+
+    build_small("smollm2", "whisper-tiny.en", "init", vocab_size=16384, texts=sentences, mimo_layers=0)
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from kimi_audio.checkpoint.convert import NUM_RESERVED, audio_fields, llm_from_hf, read_json, read_tensors
+from kimi_audio.checkpoint.vocabulary import MISSING, SourceVocabulary, choose_tokens, read_vocabulary, write_tiktoken
+from kimi_audio.errors import CheckpointError
+from kimi_audio.tokenizer.semantic import SemanticTokenizerConfig
+from kimi_audio.vocab import Vocabulary
+
+
+def build_small(
+    llm_folder: str | Path,
+    whisper_folder: str | Path,
+    out_folder: str | Path,
+    *,
+    vocab_size: int,
+    texts: Iterable[str],
+    min_count: int = 5,
+    audio_codes: int = 1024,
+    mimo_layers: int = 0,
+    fork_layer: int | None = None,
+    semantic_layers: int | None = None,
+    seed: int = 0,
+) -> dict[str, int]:
+    """Write a new model folder and return its id space: `bpe`, `special`, `audio` and `rows` in all.
+
+    Args:
+        llm_folder: HF folder of a Qwen2 or Llama-family LLM with its byte-level `tokenizer.json`.
+        whisper_folder: HF folder of a Whisper; becomes the acoustic encoder and the semantic tokenizer.
+        vocab_size: BPE tokens to keep, 256 bytes included.
+        texts: sample of what the model will read and write.
+        min_count: tokens used at least so often in `texts` are kept before the earliest merges.
+        audio_codes: size of the semantic tokenizer's codebook.
+        mimo_layers: layers of the audio branch; 0 makes a model that listens only.
+        fork_layer: the audio branch starts after this layer (default: three quarters up).
+        semantic_layers: Whisper layers below the codebook (default: half, as the official 16 of 32).
+    """
+    out = Path(out_folder)
+    source = read_vocabulary(Path(llm_folder) / "tokenizer.json")
+    kept = choose_tokens(source, texts, vocab_size, min_count)
+    config, state = llm_from_hf(llm_folder)
+    whisper = read_json(Path(whisper_folder) / "config.json")
+    encoder = encoder_tensors(read_tensors(Path(whisper_folder)), whisper_folder)
+
+    config |= audio_fields(
+        config["num_hidden_layers"],
+        num_base_tokens=vocab_size,
+        codes=audio_codes,
+        mimo_layers=mimo_layers,
+        feature_dim=4 * whisper["d_model"],
+        fork_layer=fork_layer,
+    )
+    rows = -(-(vocab_size + NUM_RESERVED + audio_codes) // 64) * 64
+    config |= {"vocab_size": rows, "tie_word_embeddings": True, "use_whisper_feature": True}
+    generator = torch.Generator().manual_seed(seed)
+    state["model.embed_tokens.weight"] = embedding_rows(
+        state["model.embed_tokens.weight"], source, kept, rows, generator
+    )
+    state.pop("lm_head.weight", None)
+    state |= new_parts(config, state, generator)
+
+    out.mkdir(parents=True, exist_ok=True)
+    _write_json(out / "config.json", config)
+    _write_json(out / "tokenizer_config.json", {"num_reserved_special_tokens": NUM_RESERVED})
+    _write_json(out / "generation_config.json", {"text_temperature": 0.0, "text_top_k": 5})
+    save_file(state, out / "model.safetensors", {"format": "pt"})
+    write_tiktoken(out / "tiktoken.model", [source.tokens[rank] for rank in kept])
+    _write_encoder(out / "whisper-large-v3", whisper, {f"model.encoder.{k}": v for k, v in encoder.items()})
+    semantic_layers = semantic_layers or whisper["encoder_layers"] // 2
+    semantic = SemanticTokenizerConfig.from_dict(
+        whisper
+        | {
+            "pooling_position": semantic_layers,
+            "quantize_position": semantic_layers,
+            "quantize_vocab_size": audio_codes,
+        }
+    )
+    _write_encoder(
+        out / "glm-4-voice-tokenizer",
+        semantic.to_dict(),
+        semantic_tensors(encoder, semantic_layers, audio_codes, generator),
+    )
+    return {"bpe": vocab_size, "special": NUM_RESERVED, "audio": audio_codes, "rows": rows}
+
+
+def embedding_rows(
+    source_VD: Tensor, source: SourceVocabulary, kept: list[int], rows: int, generator: torch.Generator
+) -> Tensor:
+    """The embedding table [rows, D] of the cut vocabulary, its specials and its audio codes."""
+    table = source_VD.float()
+    vocab = Vocabulary(len(kept), NUM_RESERVED, rows - len(kept) - NUM_RESERVED)
+    new_VD = torch.randn(rows, table.shape[1], generator=generator) * table.std()
+    ids = torch.tensor([source.ids[rank] for rank in kept])
+    new_VD[: len(kept)] = torch.where((ids == MISSING)[:, None], table.mean(0), table[ids])
+    new_VD[vocab.text_blank] = 0.0
+    end, start = source.special.get("<|im_end|>"), source.special.get("<|im_start|>")
+    if end is not None:
+        new_VD[vocab.msg_end] = new_VD[vocab.text_eos] = table[end]
+    for special, role in (
+        (vocab.kimia_user_msg_start, "user"),
+        (vocab.kimia_assistant_msg_start, "assistant"),
+    ):
+        opening = [start, source.id_of(role), source.id_of("\n")]
+        if None not in opening:
+            new_VD[special] = table[opening].mean(0)
+    return new_VD.to(source_VD.dtype)
+
+
+def new_parts(config: dict[str, Any], state: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    """What the source LLM lacks: the adaptor, and the audio branch as a copy of the trunk's last layers.
+
+    The adaptor's LayerNorm starts at the spread of the embeddings, so that features enter at their scale.
+    """
+    dim, features = config["hidden_size"], config["kimia_adaptor_input_dim"]
+    embed = state["model.embed_tokens.weight"]
+
+    def linear(rows: int, columns: int) -> Tensor:
+        return (torch.randn(rows, columns, generator=generator) * columns**-0.5).to(embed.dtype)
+
+    adaptor = "model.vq_adaptor.layers"
+    parts = {
+        f"{adaptor}.0.weight": linear(dim, features),
+        f"{adaptor}.0.bias": embed.new_zeros(dim),
+        f"{adaptor}.3.weight": linear(dim, dim),
+        f"{adaptor}.3.bias": embed.new_zeros(dim),
+        f"{adaptor}.4.weight": embed.new_full((dim,), float(embed.float().std())),
+        f"{adaptor}.4.bias": embed.new_zeros(dim),
+    }
+    n_mimo = config["kimia_mimo_layers"]
+    if n_mimo:
+        first = config["num_hidden_layers"] - n_mimo
+        for name in [name for name in state if name.startswith("model.layers.")]:
+            layer, rest = name.removeprefix("model.layers.").split(".", 1)
+            if int(layer) >= first:
+                parts[f"model.mimo_layers.{int(layer) - first}.{rest}"] = state[name].clone()
+        parts["model.mimo_norm.weight"] = state["model.norm.weight"].clone()
+        parts["mimo_output.weight"] = embed.clone()
+    return parts
+
+
+def encoder_tensors(tensors: dict[str, Tensor], where: str | Path) -> dict[str, Tensor]:
+    """A Whisper checkpoint's encoder under bare names (`conv1.weight`, ...)."""
+    for prefix in ("model.encoder.", "encoder."):
+        found = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        if found:
+            return found
+    raise CheckpointError(f"{where}: no tensor model.encoder.* or encoder.* in this Whisper folder.")
+
+
+def semantic_tensors(
+    encoder: dict[str, Tensor], layers: int, codes: int, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """An untrained semantic tokenizer: Whisper's lower layers and a random codebook (SPEC §6)."""
+    tensors = {
+        name: tensor
+        for name, tensor in encoder.items()
+        if name.startswith(("conv", "embed_positions"))
+        or (name.startswith("layers.") and int(name.split(".")[1]) < layers)
+    }
+    positions = encoder["embed_positions.weight"]
+    codebook = torch.randn(codes, positions.shape[1], generator=generator).to(positions.dtype)
+    return tensors | {
+        "codebook.weight": codebook,
+        "embed_positions2.weight": positions[: positions.shape[0] // 4].clone(),
+        "ema_count": torch.ones(codes, dtype=positions.dtype),
+        "ema_weight": codebook.clone(),
+    }
+
+
+def _write_encoder(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_json(folder / "config.json", config)
+    _write_json(
+        folder / "preprocessor_config.json",
+        {
+            "feature_extractor_type": "WhisperFeatureExtractor",
+            "feature_size": config["num_mel_bins"],
+            "sampling_rate": 16000,
+            "hop_length": 160,
+            "chunk_length": 30,
+            "n_fft": 400,
+            "padding_value": 0.0,
+        },
+    )
+    save_file(
+        {name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "model.safetensors", {"format": "pt"}
+    )
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
