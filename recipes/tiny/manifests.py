@@ -1,0 +1,99 @@
+"""Bring real and synthetic recordings into the manifests that the tiny recipe trains on.
+
+    python recipes/tiny/manifests.py DATA OUT --spoken LINES.tsv WAVS
+
+DATA is a folder of labelled sets, each with a `manifest.jsonl` (fields `audio`, `split`, `duration`, `text` or `label`).
+OUT gets `speech`, `sound`, `emotion` and `noise`, each as `.train.jsonl` and `.dev.jsonl`; nothing of a `test` split is
+read. `--spoken` adds synthetic speech: the lines of `sentences.py` and the folder of recordings made from them.
+Transcripts become lower case a–z and apostrophes; what cannot be written so (digits, symbols) is left out.
+"""
+
+import argparse
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import soundfile
+
+SPEECH = ("en_speechocean762", "en_kathleen", "en_librispeech_mini", "en_misc", "en_asterisk", "en_words_gcompris",
+          "en_keywords", "digits_fsdd")  # fmt: skip
+MAX_SECONDS = 20.0
+
+
+def normalised(text: str) -> str | None:
+    """Lower case, hyphens as spaces, no punctuation; None if a digit or a symbol remains."""
+    text = text.lower().replace("’", "'").replace("-", " ")
+    text = re.sub(r"[.,;:!?\"()“”…]", " ", text)
+    text = " ".join(text.split())
+    return text if text and re.fullmatch(r"[a-z' ]+", text) else None
+
+
+def rows_of(folder: Path, splits: tuple[str, ...] = ("train", "dev")) -> Iterator[dict]:
+    """Rows of one set with absolute audio paths."""
+    for line in (folder / "manifest.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        if row["split"] in splits and row["duration"] <= MAX_SECONDS:
+            yield {**row, "audio": str((folder / row["audio"]).resolve()), "set": folder.name}
+
+
+def speech(data: Path) -> Iterator[dict]:
+    for name in SPEECH:
+        for row in rows_of(data / name):
+            if text := normalised(row.get("text") or ""):
+                yield kept(row, text=text)
+
+
+def sound(data: Path) -> Iterator[dict]:
+    return (kept(row, label=row["label"].replace("_", " ")) for row in rows_of(data / "sound_esc50"))
+
+
+def emotion(data: Path) -> Iterator[dict]:
+    return (kept(row, text=normalised(row["text"]), label=row["label"]) for row in rows_of(data / "emotion_ravdess"))
+
+
+def noise(data: Path) -> Iterator[dict]:
+    for line in (data / "noise_rir" / "manifest.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        if row["label"] == "noise" and row["split"] != "test":
+            yield kept({**row, "audio": str((data / "noise_rir" / row["audio"]).resolve()), "set": "noise_rir"})
+
+
+def synthetic(lines: Path, wavs: Path) -> Iterator[dict]:
+    """Recordings that exist for the lines, one in fifty of them for dev."""
+    for number, line in enumerate(lines.read_text().splitlines()):
+        name, voice, _, text = line.split("\t")
+        audio = wavs / f"{name}.wav"
+        if audio.exists() and (target := normalised(text)):
+            duration = soundfile.info(audio).duration
+            if 0.3 < duration <= MAX_SECONDS:
+                split = "dev" if number % 50 == 0 else "train"
+                row = {"audio": str(audio.resolve()), "split": split, "set": wavs.name, "speaker": voice}
+                yield kept({**row, "duration": round(duration, 3)}, text=target)
+
+
+def kept(row: dict, **labels: str | None) -> dict:
+    return {key: row.get(key) for key in ("audio", "split", "set", "speaker", "duration")} | labels
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--spoken", nargs=2, action="append", default=[], type=Path, metavar=("LINES", "WAVS"))
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    kinds = {
+        "speech": [*speech(args.data), *(row for spoken in args.spoken for row in synthetic(*spoken))],
+        "sound": list(sound(args.data)), "emotion": list(emotion(args.data)), "noise": list(noise(args.data)),
+    }  # fmt: skip
+    for kind, rows in kinds.items():
+        for split in ("train", "dev"):
+            chosen = [row for row in rows if row["split"] == split]
+            path = args.out / f"{kind}.{split}.jsonl"
+            path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in chosen))
+            print(f"{path.name}: {len(chosen)} clips, {sum(row['duration'] for row in chosen) / 3600:.2f} h")
+
+
+if __name__ == "__main__":
+    main()
