@@ -1,0 +1,256 @@
+"""Question and answer pairs of the kind a voice assistant gets, made from the tables in `text/`.
+
+    python recipes/tiny/questions.py > questions.jsonl                      # lines {"kind", "item", "question", "answer"}
+    python recipes/tiny/questions.py --share piper:joe=800 > lines.tsv      # some of them as utterances to synthesise
+
+Every pair has an *item*, what it is about ("capital of France", "7 + 5"); items of `evaluation/questions.jsonl` that
+are marked unseen never appear here, and no question appears here in the words of the evaluation. The same arguments
+give the same lines.
+"""
+
+import argparse
+import json
+import random
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from numbers_in_words import in_words
+
+HERE = Path(__file__).parent
+SPOKEN_WORDS = 16  # longer questions are not synthesised
+SPOKEN_AT_MOST = {"digits": 0, "spelling": 250, "opposite": 200, "rhyme": 120, "currency": 160, "language": 200}
+
+
+class Pair(NamedTuple):
+    kind: str
+    item: str
+    question: str
+    answer: str
+
+
+def rows(name: str) -> list[list[str]]:
+    """Tab-separated rows of text/<name>.tsv."""
+    return [line.split("\t") for line in (HERE / "text" / f"{name}.tsv").read_text().splitlines() if line.strip()]
+
+
+def sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def countries() -> Iterator[Pair]:
+    for country, capital, continent, language, currency in rows("countries"):
+        for wording in (
+            f"What is the capital of {country}?",
+            f"What's the capital city of {country}?",
+            f"Tell me the capital of {country}.",
+            f"Name the capital of {country}.",
+        ):
+            yield Pair("capital", f"capital of {country}", wording, f"The capital of {country} is {capital}.")
+        where = f"{sentence(country)} is in {continent}."
+        yield Pair("continent", f"continent of {country}", f"Where is {country}?", where)
+        yield Pair("continent", f"continent of {country}", f"On which continent is {country}?", where)
+        spoken = f"People in {country} speak {language}."
+        yield Pair("language", f"language of {country}", f"What language do people speak in {country}?", spoken)
+        yield Pair("language", f"language of {country}", f"Which language is spoken in {country}?", spoken)
+        money = f"The currency of {country} is {currency}."
+        yield Pair("currency", f"currency of {country}", f"What is the currency of {country}?", money)
+        yield Pair("currency", f"currency of {country}", f"What money do they use in {country}?", money)
+        if capital not in country and capital != "London":
+            yield Pair("capital", f"country of {capital}", f"{capital} is the capital of which country?",
+                       f"{capital} is the capital of {country}.")
+            yield Pair("capital", f"country of {capital}", f"Which country has the capital {capital}?",
+                       f"{capital} is the capital of {country}.")
+
+
+def definitions() -> Iterator[Pair]:
+    for thing, meaning in rows("definitions"):
+        word = re.sub(r"^(an?|the) ", "", thing)
+        answer = sentence(f"{thing} is {meaning}.")
+        for wording in (f"What is {thing}?", f"Tell me what {thing} is.", f"Define {word}.", f"What does {word} mean?"):
+            yield Pair("definition", word, wording, answer)
+
+
+def alternatives(name: str) -> Iterator[Pair]:
+    """Tables of `wording | wording <TAB> answer`."""
+    for wordings, answer in rows(name):
+        questions = [wording.strip() for wording in wordings.split("|")]
+        for question in questions:
+            yield Pair(name, questions[0], question, answer)
+
+
+def arithmetic(rng: random.Random) -> Iterator[Pair]:
+    """Every sum of small numbers in two spoken wordings, and one time in four in digits."""
+    sums = [(a, "+", b, a + b) for a in range(21) for b in range(21)]
+    sums += [(a, "+", b, a + b) for a in range(10, 100, 10) for b in (*range(1, 10), *range(10, 100, 10))]
+    sums += [(a, "-", b, a - b) for a in range(21) for b in range(a + 1)]
+    sums += [(a, "-", b, a - b) for a in range(30, 101, 10) for b in (*range(1, 10), *range(10, a + 1, 10))]
+    sums += [(a, "*", b, a * b) for a in range(13) for b in range(13)]
+    sums += [(a * b, "/", b, a) for a in range(1, 13) for b in range(1, 11)]
+    names = {"+": ["plus"], "-": ["minus"], "*": ["times", "multiplied by"], "/": ["divided by"]}
+    for a, sign, b, result in sums:
+        item = f"{a} {sign} {b}"
+        said = [f"{in_words(a)} {name} {in_words(b)}" for name in names[sign]]
+        wordings = [w for s in said for w in (f"What is {s}?", f"How much is {s}?", f"What's {s}?", f"{sentence(s)}?")]
+        wordings += {
+            "+": [f"Add {in_words(a)} and {in_words(b)}.", f"What is the sum of {in_words(a)} and {in_words(b)}?"],
+            "-": [f"Take {in_words(b)} away from {in_words(a)}.", f"Subtract {in_words(b)} from {in_words(a)}."],
+            "*": [f"Multiply {in_words(a)} by {in_words(b)}."],
+            "/": [f"Divide {in_words(a)} by {in_words(b)}."],
+        }[sign]
+        answer = sentence(f"{said[0]} is {in_words(result)}.")
+        for wording in rng.sample(wordings, 2):
+            yield Pair("arithmetic", item, wording, answer)
+        if rng.random() < 0.25:
+            yield Pair("digits", item, f"What is {a} {names[sign][0]} {b}?", answer)
+
+
+def words() -> Iterator[Pair]:
+    """Opposites, plurals, rhymes and spelling."""
+    for a, b in rows("opposites"):
+        for word, other in ((a, b), (b, a)):
+            answer = f"The opposite of {word} is {other}."
+            yield Pair("opposite", word, f"What is the opposite of {word}?", answer)
+            yield Pair("opposite", word, f"Tell me the opposite of {word}.", answer)
+    for one, many in rows("plurals"):
+        for wording in (f"What is the plural of {one}?", f"Tell me the plural of {one}."):
+            yield Pair("plural", one, wording, f"The plural of {one} is {many}.")
+    for a, b in rows("rhymes"):
+        for word, other in ((a, b), (b, a)):
+            yield Pair("rhyme", word, f"What rhymes with {word}?", f"{sentence(other)} rhymes with {word}.")
+            yield Pair("rhyme", word, f"Tell me a word that rhymes with {word}.", f"{sentence(other)} rhymes with {word}.")
+    spelled = {word for table in ("plurals", "opposites", "rhymes") for row in rows(table) for word in row}
+    spelled |= {re.sub(r"^(an?|the) ", "", thing) for thing, _ in rows("definitions")}
+    for word in sorted(word for word in spelled if word.isalpha()):
+        letters = ", ".join(word.upper())
+        yield Pair("spelling", word, f"Spell {word}.", f"{sentence(word)} is spelled {letters}.")
+        yield Pair("spelling", word, f"How do you spell {word}?", f"{sentence(word)} is spelled {letters}.")
+
+
+def animals() -> Iterator[Pair]:
+    for animal, young, sound, legs, group in rows("animals"):
+        a = f"an {animal}" if animal[0] in "aeiou" else f"a {animal}"
+        if young:
+            answer = f"A young {animal} is called {'an' if young[0] in 'aeiou' else 'a'} {young}."
+            yield Pair("young", animal, f"What is a baby {animal} called?", answer)
+            yield Pair("young", animal, f"What do you call a young {animal}?", answer)
+        if sound:
+            yield Pair("sound", animal, f"What sound does {a} make?", sentence(f"{a} {sound}."))
+            yield Pair("sound", animal, f"What noise does {a} make?", sentence(f"{a} {sound}."))
+        yield Pair("legs", animal, f"How many legs does {a} have?", sentence(f"{a} has {legs} legs."))
+        yield Pair("group", animal, f"What kind of animal is {a}?", sentence(f"{a} is {group}."))
+
+
+def sequences() -> Iterator[Pair]:
+    """What comes before, after and between: days, months, letters, numbers."""
+    days = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+    months = "January February March April May June July August September October November December".split()
+    for name, ring in (("day", days), ("month", months)):
+        for before, here in zip(ring, ring[1:] + ring[:1], strict=True):
+            yield Pair("order", f"after {before}", f"What {name} comes after {before}?", f"{here} comes after {before}.")
+            yield Pair("order", f"after {before}", f"Which {name} follows {before}?", f"{here} comes after {before}.")
+            yield Pair("order", f"before {here}", f"What {name} comes before {here}?", f"{before} comes before {here}.")
+    if_today = zip(days, days[1:] + days[:1], strict=True)
+    for today, tomorrow in if_today:
+        yield Pair("order", f"tomorrow {today}", f"If today is {today}, what day is tomorrow?", f"Tomorrow is {tomorrow}.")
+        yield Pair("order", f"yesterday {tomorrow}", f"If today is {tomorrow}, what day was yesterday?",
+                   f"Yesterday was {today}.")
+    long_months = {"January", "March", "May", "July", "August", "October", "December"}
+    for place, month in enumerate(months):
+        length = "twenty eight" if month == "February" else "thirty one" if month in long_months else "thirty"
+        yield Pair("order", f"days of {month}", f"How many days does {month} have?", f"{month} has {length} days.")
+        yield Pair("order", f"days of {month}", f"How many days are in {month}?", f"{month} has {length} days.")
+        nth = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth".split()[place]
+        yield Pair("order", f"month {nth}", f"What is the {nth} month?", f"The {nth} month is {month}.")
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    for before, here in zip(letters, letters[1:], strict=False):
+        yield Pair("order", f"letter after {before}", f"What letter comes after {before}?", f"{here} comes after {before}.")
+        yield Pair("order", f"letter before {here}", f"What letter comes before {here}?", f"{before} comes before {here}.")
+    for n in (*range(1, 31), 39, 49, 59, 69, 79, 89, 99):
+        here, after = in_words(n), in_words(n + 1)
+        yield Pair("order", f"number after {n}", f"What number comes after {here}?", f"{sentence(after)} comes after {here}.")
+        yield Pair("order", f"number before {n + 1}", f"What number comes before {after}?",
+                   f"{sentence(here)} comes before {after}.")
+
+
+def conversions() -> Iterator[Pair]:
+    units = [("minutes", "an hour", "hour", 60), ("seconds", "a minute", "minute", 60), ("days", "a week", "week", 7),
+             ("months", "a year", "year", 12), ("centimeters", "a meter", "meter", 100), ("inches", "a foot", "foot", 12),
+             ("grams", "a kilogram", "kilogram", 1000), ("meters", "a kilometer", "kilometer", 1000),
+             ("cents", "a dollar", "dollar", 100), ("feet", "a yard", "yard", 3), ("eggs", "a dozen", "dozen", 12)]
+    for small, _, large, factor in units:
+        plural = {"foot": "feet", "dozen": "dozen"}.get(large, f"{large}s")
+        for n in (2, 3, 4, 5, 6, 8, 9):
+            if factor * n < 10000:
+                yield Pair("unit", f"{n} {large} in {small}", f"How many {small} are in {in_words(n)} {plural}?",
+                           f"There are {in_words(n * factor)} {small} in {in_words(n)} {plural}.")
+
+
+def repetitions(rng: random.Random) -> Iterator[Pair]:
+    """ "Repeat after me", with sentences from the other answers."""
+    sayings = [sentence(f"{thing} is {meaning}.") for thing, meaning in rows("definitions")]
+    sayings += [answer for _, answer in rows("facts")]
+    short = [saying for saying in sayings if len(saying.split()) <= 9]
+    for saying in rng.sample(short, 200):
+        wording = rng.choice(("Repeat after me: {}", "Say this: {}", "Please repeat: {}", "Say: {}"))
+        yield Pair("repeat", saying, wording.format(saying), saying)
+
+
+def evaluation_questions() -> list[dict]:
+    return [json.loads(line) for line in (HERE / "evaluation" / "questions.jsonl").read_text().splitlines()]
+
+
+def pairs(seed: int = 0) -> list[Pair]:
+    """All pairs, each question once, without the evaluation's questions and unseen items."""
+    rng = random.Random(seed)
+    made = [*countries(), *definitions(), *alternatives("facts"), *alternatives("smalltalk"), *arithmetic(rng), *words(),
+            *animals(), *sequences(), *conversions(), *repetitions(rng)]
+    taken = {row["question"].lower() for row in evaluation_questions()}
+    unseen = {row["item"] for row in evaluation_questions() if row["unseen"]}
+    kept = []
+    for pair in made:
+        swapped = " ".join(reversed(pair.item.split(" "))) if pair.kind in ("arithmetic", "digits") else pair.item
+        if pair.question.lower() not in taken and not unseen & {pair.item, swapped}:
+            taken.add(pair.question.lower())
+            kept.append(pair)
+    return kept
+
+
+def draw(made: list[Pair], shares: dict[str, int], seed: int) -> Iterator[tuple[str, str, float, str]]:
+    """Utterances (name, voice, speed, question): the name is the pair's index and the voice, speeds vary by ±15 %."""
+    rng = random.Random(seed)
+    order = rng.sample(range(len(made)), len(made))
+    left = dict(SPOKEN_AT_MOST)
+    spoken = []
+    for index in order:
+        kind, _, question, _ = made[index]
+        if len(question.split()) <= SPOKEN_WORDS and left.get(kind, 1) > 0:
+            left[kind] = left.get(kind, len(made)) - 1
+            spoken.append(index)
+    turn = 0
+    for voice, count in shares.items():
+        for _ in range(count):
+            index = spoken[turn % len(spoken)]
+            turn += 1
+            name = f"{index:05d}_{re.sub('[:+]', '-', voice)}"
+            yield name, voice, round(rng.uniform(0.85, 1.15), 2), made[index].question
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--share", action="append", default=[], metavar="VOICE=COUNT", help="print utterances instead")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    made = pairs()
+    shares = {voice: int(count) for voice, count in (share.rsplit("=", 1) for share in args.share)}
+    if shares:
+        for line in draw(made, shares, args.seed):
+            print(*line, sep="\t")
+    else:
+        for pair in made:
+            print(json.dumps(pair._asdict(), ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()
