@@ -103,7 +103,7 @@ def _restore_optimizer(model: nn.Module, optimizer: Optimizer, moments: dict[str
     for full_name, value in moments.items():
         name, key = full_name.rsplit(".", 1)
         parameter = parameters[name]
-        # `step` is a scalar that PyTorch keeps in float32 wherever the optimiser wants it; moments follow the parameter.
+        # `step` is a scalar that PyTorch keeps where the optimiser wants it; moments follow the parameter.
         optimizer.state[parameter][key] = value if value.ndim == 0 else value.to(parameter.device)
 
 

@@ -1,6 +1,6 @@
 """What a run tells: `metrics.jsonl`, TensorBoard events, a loss curve and the progress line.
 
-    RUN/metrics.jsonl     one line per step {"step", "loss", "learning_rate", ...} and per evaluation {"step", "dev/..."}
+    RUN/metrics.jsonl     a line per step {"step", "loss", "learning_rate", ...} and per evaluation {"step", "dev/..."}
     RUN/tensorboard/      the same for TensorBoard
     RUN/loss.png          loss and dev figures over steps
 """

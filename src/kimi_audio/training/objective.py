@@ -20,6 +20,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kimi_audio.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class ParameterGroup:
@@ -61,3 +63,20 @@ class Objective(ABC):
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
+
+
+def groups_by_prefix(model: nn.Module, rates: Mapping[str, float]) -> list[ParameterGroup]:
+    """Group parameters by the longest prefix of their name in `rates` (none: scale 1); scale 0 freezes them.
+
+    Raises:
+        ConfigError: when a prefix matches no parameter.
+    """
+    groups: dict[str, list[nn.Parameter]] = {prefix: [] for prefix in ("", *rates)}
+    scales = {"": 1.0, **rates}
+    for name, parameter in model.named_parameters():
+        prefix = max((prefix for prefix in groups if name.startswith(prefix)), key=len)
+        groups[prefix].append(parameter.requires_grad_(scales[prefix] > 0))
+    for prefix in rates:
+        if not groups[prefix]:
+            raise ConfigError(f"no parameter's name starts with {prefix!r}, for which a learning rate is set.")
+    return [ParameterGroup(prefix, groups[prefix], scales[prefix]) for prefix in groups if scales[prefix] > 0]

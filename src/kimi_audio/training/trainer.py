@@ -111,7 +111,8 @@ class Trainer:
             finished = self._fraction() >= 1
             if finished:
                 self.objective.save(self.run_dir / "model")
-            progress.say(f"{'finished' if finished else 'stopped'} at step {self.step} after {self.seconds / 60:.1f} min")
+            state = "finished" if finished else "stopped"
+            progress.say(f"{state} at step {self.step} after {self.seconds / 60:.1f} min")
         finally:
             log.close()
             progress.close()
@@ -162,7 +163,7 @@ class Trainer:
         else:
             self._unusable += 1
             if self._unusable >= PATIENCE_WITH_NAN:
-                raise FloatingPointError(f"{PATIENCE_WITH_NAN} gradients in a row were not finite, at step {self.step}.")
+                raise FloatingPointError(f"{self._unusable} gradients in a row were not finite, at step {self.step}.")
         self.optimizer.zero_grad(set_to_none=True)
         return {**_merge(parts), "learning_rate": rate, "gradient_norm": norm}
 

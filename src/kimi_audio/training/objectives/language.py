@@ -1,0 +1,144 @@
+"""Next-id prediction with the audio LLM over packed rows: what pre-training and instruction tuning share.
+
+    objective = LanguageObjective(llm, Mixture([source], [1.0], capacity=1024), vocab)
+
+The loss of each stream is the mean cross-entropy at its targets, and both are added, as in the official
+fine-tuning code (SPEC §8). Logits are computed at the targets alone: with a prompt of sound and a short answer that
+spares most of the work of the head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kimi_audio.llm.model import AudioLLM
+from kimi_audio.prompt import Prompt
+from kimi_audio.training.mixture import Mixture
+from kimi_audio.training.objective import Objective, ParameterGroup, groups_by_prefix
+from kimi_audio.training.packing import PackedRow, packed_hidden
+from kimi_audio.vocab import Vocabulary
+
+EPSILON = 1e-4
+"""Added to the number of targets, so that a row without any in one stream has loss 0: the official constant."""
+
+
+@dataclass(frozen=True)
+class Regularisation:
+    """What keeps a small model from learning the data by heart.
+
+    Attributes:
+        label_smoothing: probability spread over all ids.
+        corrupt_text: share of the answer's ids that are replaced by random ones in the input (not in the labels).
+        mask_features: share of continuous features that are hidden, in spans of 1–4 (their codes stay).
+    """
+
+    label_smoothing: float = 0.0
+    corrupt_text: float = 0.0
+    mask_features: float = 0.0
+
+
+@dataclass
+class LanguageObjective(Objective):
+    """Trains `model` on the rows of `mixture`.
+
+    Attributes:
+        rates: parameter-name prefix → learning-rate scale; the longest matching prefix counts, 0 freezes.
+        export: writes the trained model in the official layout; without it only the state dict is saved.
+        dev: name → documents whose mean loss per target is reported by `evaluate`.
+        measure: further dev metrics (error rates, accuracies), computed with the model in eval mode.
+    """
+
+    model: AudioLLM
+    mixture: Mixture
+    vocab: Vocabulary
+    regularisation: Regularisation = field(default_factory=Regularisation)
+    rates: Mapping[str, float] = field(default_factory=dict)
+    export: Callable[[AudioLLM, Path], None] | None = None
+    dev: Mapping[str, list[Prompt]] = field(default_factory=dict)
+    measure: Callable[[AudioLLM], Mapping[str, float]] | None = None
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        return groups_by_prefix(self.model, self.rates)
+
+    def batches(self, start: int) -> Iterator[PackedRow]:
+        for number, prompts in zip(count(start), self.mixture.rows(start), strict=False):
+            rng = np.random.default_rng((self.mixture.seed, number, 3))
+            yield regularise(PackedRow.of(prompts), self.regularisation, self.vocab, rng)
+
+    def loss(self, batch: PackedRow) -> tuple[Tensor, dict[str, float | Tensor]]:
+        row = batch.to(self.device)
+        text, audio = self._stream_losses(row, self.regularisation.label_smoothing)
+        metrics: dict[str, float | Tensor] = {"tokens": len(row.audio_ids)}
+        if len(row.text_at):
+            metrics["text_loss"] = text.detach()
+        if len(row.audio_at):
+            metrics["audio_loss"] = audio.detach()
+        return text + audio, metrics
+
+    def _stream_losses(self, row: PackedRow, smoothing: float) -> tuple[Tensor, Tensor]:
+        text_ND, audio_ND = packed_hidden(self.model, row, want_audio=len(row.audio_at) > 0)
+        text = _cross_entropy(self.model.lm_head, text_ND, row.text_at, row.text_labels, smoothing)
+        if audio_ND is None:
+            assert not len(row.audio_at), "audio targets, but the model has no audio branch"
+            return text, text.new_zeros(())
+        return text, _cross_entropy(self.model.mimo_output, audio_ND, row.audio_at, row.audio_labels, smoothing)
+
+    def evaluate(self) -> dict[str, float]:
+        metrics = {f"{name}_loss": self._dev_loss(prompts) for name, prompts in self.dev.items()}
+        if self.measure is not None:
+            metrics |= self.measure(self.model)
+        return metrics
+
+    def _dev_loss(self, prompts: list[Prompt]) -> float:
+        total, targets = 0.0, 0
+        for prompt in prompts:
+            row = PackedRow.of([prompt]).to(self.device)
+            text, audio = self._stream_losses(row, smoothing=0.0)
+            total += float(text) * len(row.text_at) + float(audio) * len(row.audio_at)
+            targets += len(row.text_at) + len(row.audio_at)
+        return total / targets
+
+    def save(self, folder: Path) -> None:
+        if self.export is None:
+            super().save(folder)
+        else:
+            self.export(self.model, folder)
+
+
+def _cross_entropy(head: torch.nn.Module, x_ND: Tensor, at: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+    """Mean cross-entropy at the positions `at` (n,)."""
+    logits_nV = head(x_ND[at]).float()
+    total = F.cross_entropy(logits_nV, labels, reduction="sum", label_smoothing=smoothing)
+    return total / (len(at) + EPSILON)
+
+
+def regularise(row: PackedRow, settings: Regularisation, vocab: Vocabulary, rng: np.random.Generator) -> PackedRow:
+    """`row` with some answer ids corrupted and some features hidden; a new row, the labels unchanged."""
+    text_ids = row.text_ids
+    if settings.corrupt_text:
+        answer = (row.text_at + 1).numpy()
+        chosen = torch.from_numpy(answer[rng.random(len(answer)) < settings.corrupt_text])
+        text_ids = text_ids.clone()
+        text_ids[chosen] = torch.from_numpy(rng.integers(0, vocab.num_base_tokens, len(chosen)))
+    features = row.features
+    if settings.mask_features:
+        features = [_hide_spans(feature, settings.mask_features, rng) for feature in features]
+    return PackedRow(**{**vars(row), "text_ids": text_ids, "features": features})
+
+
+def _hide_spans(feature: Tensor, share: float, rng: np.random.Generator, longest: int = 4) -> Tensor:
+    """`feature` (1, T, F) with about `share` of its T vectors zeroed, in spans of 1 to `longest`."""
+    frames = feature.shape[-2]
+    starts = np.flatnonzero(rng.random(frames) < share / ((1 + longest) / 2))
+    hidden = feature.clone()
+    for start, span in zip(starts, rng.integers(1, longest + 1, len(starts)), strict=True):
+        hidden[..., start : start + span, :] = 0.0
+    return hidden
