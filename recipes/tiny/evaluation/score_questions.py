@@ -17,8 +17,9 @@ QUESTIONS = Path(__file__).with_name("questions.jsonl")
 
 
 def normalise(text: str) -> str:
-    """Lower case, digits and letters only, single spaces: "Washington, D.C." -> "washington d c"."""
-    return " ".join(re.sub(r"[^a-z0-9]+", " ", text.lower().replace("'", "")).split())
+    """Lower case, letters and digits only, single spaces: "Washington, D.C." -> "washington d c", "1,000" -> "1000"."""
+    text = re.sub(r"(?<=\d),(?=\d{3})", "", text.lower().replace("'", ""))
+    return " ".join(re.sub(r"[^a-z0-9]+", " ", text).split())
 
 
 def is_correct(answer: str, patterns: list[str]) -> bool:
