@@ -32,12 +32,10 @@ def listener_hash(model_folder: Path, parts: Iterable[str] = ("whisper-large-v3"
     """16 hex digits that name the weights and configurations of the encoders in `model_folder`."""
     digest = hashlib.sha256()
     for part in parts:
-        for path in sorted((model_folder / part).glob("*.safetensors")) + [model_folder / part / "config.json"]:
+        for path in [model_folder / part / "config.json", *sorted((model_folder / part).glob("*.safetensors"))]:
             if not path.exists():
                 raise CheckpointError(f"{path} is missing; a folder of encoder weights needs it.")
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest() if hasattr(hashlib, "file_digest") else
-                              hashlib.sha256(file.read()).digest())  # fmt: skip
+            digest.update(np.memmap(path, np.uint8, "r"))
     return digest.hexdigest()[:16]
 
 
@@ -79,8 +77,9 @@ class HeardCache:
         codes = self._map(entry["shard"], "codes", np.int32)[rows]
         if not entry["width"]:
             return Heard(codes.tolist())
-        features = self._map(entry["shard"], "features", np.float16).reshape(-1, entry["width"])[rows]
-        return Heard(codes.tolist(), torch.from_numpy(features.astype(np.float32))[None])
+        flat = self._map(entry["shard"], "features", np.float16)[rows.start * entry["width"] : rows.stop * entry["width"]]
+        features = torch.from_numpy(flat.astype(np.float32)).view(1, -1, entry["width"])
+        return Heard(codes.tolist(), features)
 
     def add(self, key: str, heard: Heard) -> None:
         """Append a recording; features may be absent. A key that is there already is left as it is."""
@@ -90,8 +89,9 @@ class HeardCache:
         if heard.features is not None:
             features = heard.features[0].float().cpu().numpy().astype(np.float16)
         assert len(features) == len(heard.codes), "one feature vector per code"
-        last = next(reversed(self._entries.values()), None)
-        shard, start = (last["shard"], last["start"] + last["length"]) if last else (0, 0)
+        last = next(reversed(self._entries.values()), {"shard": 0, "start": 0, "length": 0, "width": features.shape[1]})
+        assert last["width"] == features.shape[1], "all features of a cache have one width"
+        shard, start = last["shard"], last["start"] + last["length"]
         if start * max(4, 2 * features.shape[1]) >= SHARD_BYTES:
             shard, start = shard + 1, 0
         _write_at(self._path(shard, "features"), start * features.shape[1] * 2, features.tobytes())

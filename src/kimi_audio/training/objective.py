@@ -25,11 +25,12 @@ from kimi_audio.errors import ConfigError
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Parameters that share a learning rate of `scale` times the schedule's."""
+    """Parameters that share a learning rate: `scale` times the schedule's, from the fraction `start` of the run on."""
 
     name: str
     parameters: list[nn.Parameter]
     scale: float = 1.0
+    start: float = 0.0
 
 
 class Objective(ABC):
@@ -65,18 +66,28 @@ class Objective(ABC):
         return next(self.model.parameters()).device
 
 
-def groups_by_prefix(model: nn.Module, rates: Mapping[str, float]) -> list[ParameterGroup]:
-    """Group parameters by the longest prefix of their name in `rates` (none: scale 1); scale 0 freezes them.
+def groups_by_prefix(
+    model: nn.Module, rates: Mapping[str, float], frozen_until: Mapping[str, float] | None = None
+) -> list[ParameterGroup]:
+    """Group parameters by the longest prefix of their name that is a key of either mapping.
+
+    Args:
+        rates: prefix → learning-rate scale, 1 if not there; 0 freezes the parameters for good.
+        frozen_until: prefix → fraction of the run at which the parameters start to learn, 0 if not there.
 
     Raises:
         ConfigError: when a prefix matches no parameter.
     """
-    groups: dict[str, list[nn.Parameter]] = {prefix: [] for prefix in ("", *rates)}
-    scales = {"": 1.0, **rates}
+    starts = frozen_until or {}
+    groups: dict[str, list[nn.Parameter]] = {prefix: [] for prefix in ("", *rates, *starts)}
     for name, parameter in model.named_parameters():
         prefix = max((prefix for prefix in groups if name.startswith(prefix)), key=len)
-        groups[prefix].append(parameter.requires_grad_(scales[prefix] > 0))
-    for prefix in rates:
+        groups[prefix].append(parameter.requires_grad_(rates.get(prefix, 1.0) > 0))
+    for prefix in {*rates, *starts}:
         if not groups[prefix]:
             raise ConfigError(f"no parameter's name starts with {prefix!r}, for which a learning rate is set.")
-    return [ParameterGroup(prefix, groups[prefix], scales[prefix]) for prefix in groups if scales[prefix] > 0]
+    return [
+        ParameterGroup(prefix, parameters, rates.get(prefix, 1.0), starts.get(prefix, 0.0))
+        for prefix, parameters in groups.items()
+        if rates.get(prefix, 1.0) > 0
+    ]

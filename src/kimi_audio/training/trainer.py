@@ -149,7 +149,7 @@ class Trainer:
         torch.manual_seed(config.seed * 1_000_003 + self.step)
         rate = config.learning_rate * self._schedule()
         for group in self.optimizer.param_groups:
-            group["lr"] = rate * group["scale"]
+            group["lr"] = rate * group["scale"] if self._fraction() >= group["start"] else 0.0
         parts = []
         for _ in range(config.accumulate):
             with self._precision():
@@ -216,7 +216,9 @@ def _make_optimizer(objective: Objective, config: TrainConfig) -> torch.optim.Ad
         vectors = [p for p in group.parameters if p.ndim < 2]
         for parameters, decay in ((matrices, config.weight_decay), (vectors, 0.0)):
             if parameters:
-                groups.append({"params": parameters, "scale": group.scale, "weight_decay": decay})
+                groups.append(
+                    {"params": parameters, "scale": group.scale, "start": group.start, "weight_decay": decay}
+                )
     if not groups:
         raise ConfigError("nothing to train: every parameter of the model is frozen.")
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)

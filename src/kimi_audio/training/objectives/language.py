@@ -10,17 +10,18 @@ spares most of the work of the head.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from kimi_audio.llm.model import AudioLLM
 from kimi_audio.prompt import Prompt
+from kimi_audio.tokenizer.acoustic import SEGMENT_SAMPLES, AcousticEncoder
 from kimi_audio.training.mixture import Mixture
 from kimi_audio.training.objective import Objective, ParameterGroup, groups_by_prefix
 from kimi_audio.training.packing import PackedRow, packed_hidden
@@ -37,7 +38,8 @@ class Regularisation:
     Attributes:
         label_smoothing: probability spread over all ids.
         corrupt_text: share of the answer's ids that are replaced by random ones in the input (not in the labels).
-        mask_features: share of continuous features that are hidden, in spans of 1–4 (their codes stay).
+        mask_features: share of continuous features that are hidden, in spans of 1–4 (their codes stay). For features
+            from the cache; with an encoder to train, augment the samples instead.
     """
 
     label_smoothing: float = 0.0
@@ -47,26 +49,34 @@ class Regularisation:
 
 @dataclass
 class LanguageObjective(Objective):
-    """Trains `model` on the rows of `mixture`.
+    """Trains `llm` on the rows of `mixture`.
 
     Attributes:
-        rates: parameter-name prefix → learning-rate scale; the longest matching prefix counts, 0 freezes.
+        encoder: an acoustic encoder to train along. `Prompt.features` then hold samples (L,) instead of features.
+        rates: parameter-name prefix (`llm.model.vq_adaptor`, `encoder`, ...) → learning-rate scale; the longest
+            matching prefix counts, 0 freezes.
+        frozen_until: prefix → fraction of the run after which that group starts to learn (report: encoder, 0.2).
         export: writes the trained model in the official layout; without it only the state dict is saved.
         dev: name → documents whose mean loss per target is reported by `evaluate`.
         measure: further dev metrics (error rates, accuracies), computed with the model in eval mode.
     """
 
-    model: AudioLLM
+    llm: AudioLLM
     mixture: Mixture
     vocab: Vocabulary
+    encoder: AcousticEncoder | None = None
     regularisation: Regularisation = field(default_factory=Regularisation)
     rates: Mapping[str, float] = field(default_factory=dict)
-    export: Callable[[AudioLLM, Path], None] | None = None
+    frozen_until: Mapping[str, float] = field(default_factory=dict)
+    export: Callable[[nn.ModuleDict, Path], None] | None = None
     dev: Mapping[str, list[Prompt]] = field(default_factory=dict)
     measure: Callable[[AudioLLM], Mapping[str, float]] | None = None
 
+    def __post_init__(self) -> None:
+        self.model = nn.ModuleDict({"llm": self.llm} | ({"encoder": self.encoder} if self.encoder else {}))
+
     def parameter_groups(self) -> list[ParameterGroup]:
-        return groups_by_prefix(self.model, self.rates)
+        return groups_by_prefix(self.model, self.rates, self.frozen_until)
 
     def batches(self, start: int) -> Iterator[PackedRow]:
         for number, prompts in zip(count(start), self.mixture.rows(start), strict=False):
@@ -84,17 +94,24 @@ class LanguageObjective(Objective):
         return text + audio, metrics
 
     def _stream_losses(self, row: PackedRow, smoothing: float) -> tuple[Tensor, Tensor]:
-        text_ND, audio_ND = packed_hidden(self.model, row, want_audio=len(row.audio_at) > 0)
-        text = _cross_entropy(self.model.lm_head, text_ND, row.text_at, row.text_labels, smoothing)
+        if self.encoder is not None:
+            row = replace(row, features=[self._encode(samples_L) for samples_L in row.features])
+        text_ND, audio_ND = packed_hidden(self.llm, row, want_audio=len(row.audio_at) > 0)
+        text = _cross_entropy(self.llm.lm_head, text_ND, row.text_at, row.text_labels, smoothing)
         if audio_ND is None:
             assert not len(row.audio_at), "audio targets, but the model has no audio branch"
             return text, text.new_zeros(())
-        return text, _cross_entropy(self.model.mimo_output, audio_ND, row.audio_at, row.audio_labels, smoothing)
+        return text, _cross_entropy(self.llm.mimo_output, audio_ND, row.audio_at, row.audio_labels, smoothing)
+
+    def _encode(self, samples_L: Tensor) -> Tensor:
+        """Features [1, T, F] of one sound, with gradients (`AcousticEncoder.forward` has none)."""
+        assert self.encoder is not None
+        return torch.cat([self.encoder.encode_segment(part) for part in samples_L.split(SEGMENT_SAMPLES)])[None]
 
     def evaluate(self) -> dict[str, float]:
         metrics = {f"{name}_loss": self._dev_loss(prompts) for name, prompts in self.dev.items()}
         if self.measure is not None:
-            metrics |= self.measure(self.model)
+            metrics |= self.measure(self.llm)
         return metrics
 
     def _dev_loss(self, prompts: list[Prompt]) -> float:
@@ -113,7 +130,7 @@ class LanguageObjective(Objective):
             self.export(self.model, folder)
 
 
-def _cross_entropy(head: torch.nn.Module, x_ND: Tensor, at: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+def _cross_entropy(head: nn.Module, x_ND: Tensor, at: Tensor, labels: Tensor, smoothing: float) -> Tensor:
     """Mean cross-entropy at the positions `at` (n,)."""
     logits_nV = head(x_ND[at]).float()
     total = F.cross_entropy(logits_nV, labels, reduction="sum", label_smoothing=smoothing)
@@ -131,7 +148,7 @@ def regularise(row: PackedRow, settings: Regularisation, vocab: Vocabulary, rng:
     features = row.features
     if settings.mask_features:
         features = [_hide_spans(feature, settings.mask_features, rng) for feature in features]
-    return PackedRow(**{**vars(row), "text_ids": text_ids, "features": features})
+    return replace(row, text_ids=text_ids, features=features)
 
 
 def _hide_spans(feature: Tensor, share: float, rng: np.random.Generator, longest: int = 4) -> Tensor:

@@ -1,0 +1,69 @@
+from dataclasses import replace
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kimi_audio.training.packing import PackedRow, pack, packed_hidden
+
+LENGTHS = st.lists(st.integers(1, 60), max_size=40)
+
+
+@given(LENGTHS, st.integers(60, 200))
+def test_every_document_is_in_one_row_and_no_row_is_too_long(lengths, capacity):
+    rows = pack(lengths, capacity)
+    assert sorted(index for row in rows for index in row) == list(range(len(lengths)))
+    assert all(sum(lengths[index] for index in row) <= capacity for row in rows)
+    assert rows == pack(lengths, capacity)
+
+
+@given(st.lists(st.integers(30, 250), min_size=200, max_size=200))
+def test_rows_are_nearly_full(lengths):
+    rows = pack(lengths, 900)
+    assert len(rows) <= sum(lengths) / 900 * 1.05 + 1
+
+
+def test_a_row_has_the_targets_of_its_documents(vocab, make_prompt):
+    documents = [make_prompt(2, 3, 0, seed=1), make_prompt(0, 2, 2, seed=2)]
+    row = PackedRow.of(documents)
+    assert row.lengths == [7, 4]
+    assert row.positions.tolist() == [0, 1, 2, 3, 4, 5, 6, 0, 1, 2, 3]
+    # the first word of the second document has no predecessor, so nothing predicts it
+    assert row.text_at.tolist() == [3, 4, 5, 7]
+    assert row.text_labels.tolist() == [*documents[0].text_ids[4:], documents[1].text_ids[1]]
+    assert row.audio_at.tolist() == [8, 9]
+    assert row.audio_labels.tolist() == documents[1].audio_ids[2:]
+
+
+def test_packed_states_equal_those_of_each_document_alone(llm, make_prompt):
+    documents = [make_prompt(5, 4, 0, 1), make_prompt(0, 9, 3, 2), make_prompt(1, 1, 1, 3), make_prompt(8, 0, 2, 4)]
+    text_ND, audio_ND = packed_hidden(llm, PackedRow.of(documents))
+    start = 0
+    for document in documents:
+        mask = torch.tensor([document.continuous_mask])
+        audio_ids, text_ids = torch.tensor([document.audio_ids]), torch.tensor([document.text_ids])
+        text_1TD, audio_1TD = llm.hidden(llm.embed(audio_ids, text_ids, mask, document.features or None))
+        end = start + len(document)
+        torch.testing.assert_close(text_ND[start:end], text_1TD[0], atol=2e-6, rtol=1e-5)
+        torch.testing.assert_close(audio_ND[start:end], audio_1TD[0], atol=2e-6, rtol=1e-5)
+        start = end
+
+
+def test_nothing_leaks_from_one_document_to_another(llm, make_prompt):
+    row = PackedRow.of([make_prompt(5, 4, 2, 1), make_prompt(3, 6, 2, 2), make_prompt(4, 2, 2, 3)])
+    first = row.lengths[0]
+    changed_ids = row.text_ids.clone()
+    changed_ids[:first] = (changed_ids[:first] + 1) % 256
+    changed = replace(row, text_ids=changed_ids, features=[row.features[0] + 1.0, *row.features[1:]])
+    for before, after in zip(packed_hidden(llm, row), packed_hidden(llm, changed), strict=True):
+        assert torch.equal(before[first:], after[first:])
+        assert (before[:first] - after[:first]).abs().max() > 0.01
+
+
+def test_gradients_do_not_leak_either(llm, make_prompt):
+    row = PackedRow.of([make_prompt(5, 4, 2, 1), make_prompt(3, 6, 2, 2)])
+    features = [feature.requires_grad_() for feature in row.features]
+    text_ND, audio_ND = packed_hidden(llm, row)
+    (text_ND[: row.lengths[0]].sum() + audio_ND[: row.lengths[0]].square().sum()).backward()
+    assert features[0].grad.abs().max() > 0
+    assert features[1].grad is None or features[1].grad.abs().max() == 0
