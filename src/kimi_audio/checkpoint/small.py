@@ -2,8 +2,8 @@
 
 The result is a folder in the official layout (SPEC §1) whose text-only behaviour is the source LLM's on the
 words that its cut vocabulary kept: kept tokens inherit their embedding rows, `text_blank` embeds to zero,
-the end-of-turn specials inherit the row that ended a turn, and a speaker's turn starts with the mean of
-the rows that started it in the source's chat template. Everything else is new and drawn from a fixed seed.
+the specials that end a turn or start one inherit rows of the source's chat template. Everything else is new
+and drawn from a fixed seed.
 
     build_small("smollm2", "whisper-tiny.en", "init", vocab_size=16384, texts=sentences, mimo_layers=0)
 """
@@ -22,6 +22,9 @@ from kimi_audio.checkpoint.vocabulary import MISSING, SourceVocabulary, choose_t
 from kimi_audio.errors import CheckpointError
 from kimi_audio.tokenizer.semantic import SemanticTokenizerConfig
 from kimi_audio.vocab import Vocabulary
+
+NEW_ROW_STD = 0.02
+"""Spread of new embedding rows around the mean row."""
 
 
 def build_small(
@@ -102,23 +105,24 @@ def build_small(
 def embedding_rows(
     source_VD: Tensor, source: SourceVocabulary, kept: list[int], rows: int, generator: torch.Generator
 ) -> Tensor:
-    """The embedding table [rows, D] of the cut vocabulary, its specials and its audio codes."""
+    """The embedding table [rows, D] of the cut vocabulary, its specials and its audio codes.
+
+    New rows start close to the mean row: the head is tied, and rows as spread out as real ones would draw a
+    large share of the probability from the words (measured on SmolLM2-135M: 4 nats a token lost, against 0).
+    """
     table = source_VD.float()
     vocab = Vocabulary(len(kept), NUM_RESERVED, rows - len(kept) - NUM_RESERVED)
-    new_VD = torch.randn(rows, table.shape[1], generator=generator) * table.std()
+    new_VD = table.mean(0) + torch.randn(rows, table.shape[1], generator=generator) * NEW_ROW_STD
     ids = torch.tensor([source.ids[rank] for rank in kept])
     new_VD[: len(kept)] = torch.where((ids == MISSING)[:, None], table.mean(0), table[ids])
     new_VD[vocab.text_blank] = 0.0
     end, start = source.special.get("<|im_end|>"), source.special.get("<|im_start|>")
     if end is not None:
         new_VD[vocab.msg_end] = new_VD[vocab.text_eos] = table[end]
-    for special, role in (
-        (vocab.kimia_user_msg_start, "user"),
-        (vocab.kimia_assistant_msg_start, "assistant"),
-    ):
-        opening = [start, source.id_of(role), source.id_of("\n")]
-        if None not in opening:
-            new_VD[special] = table[opening].mean(0)
+    if start is not None:
+        new_VD[vocab.kimia_user_msg_start] = table[[start, *source.encode("user")]].mean(0)
+    # A turn's header ends with a newline; of the header's rows, alone or averaged, it continues best into an answer.
+    new_VD[vocab.kimia_assistant_msg_start] = table[source.encode("\n")].mean(0)
     return new_VD.to(source_VD.dtype)
 
 

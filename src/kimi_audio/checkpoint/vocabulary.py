@@ -47,12 +47,9 @@ class SourceVocabulary:
         ranks = {token: rank for rank, token in enumerate(tokens)}
         return tiktoken.Encoding("source", pat_str=QWEN_SPLIT, mergeable_ranks=ranks, special_tokens={})
 
-    def id_of(self, text: str) -> int | None:
-        """The source id of an added token or of a text that is one single token; None if there is none."""
-        if text in self.special:
-            return self.special[text]
-        raw = text.encode()
-        return self.ids[self.tokens.index(raw)] if raw in self.tokens else None
+    def encode(self, text: str) -> list[int]:
+        """Source ids of a text."""
+        return [self.ids[rank] for rank in self.encoding().encode_ordinary(text)]
 
 
 def byte_alphabet() -> dict[str, int]:
