@@ -1,0 +1,259 @@
+"""KimiAudio: the one object a user holds. Sound and text in, text out.
+
+    model = KimiAudio.from_pretrained()                     # the bundled model; or a folder, or a hub id
+    model.transcribe("lecture.mp3").text
+    model.ask("What do you hear?", "dog.wav").text
+    reply = model.generate(messages, output_type="text")    # official message format and sampling options
+    for piece in model.stream(messages): ...                # text as it is produced
+
+The model folder's ``generation_config.json`` may set the defaults of the sampling options, by their names, and
+the fields of `Habits`: how this model was trained to be used.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import islice
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from kimi_audio.audio.decode import load_audio, stream_audio
+from kimi_audio.audio.segments import speech_segments
+from kimi_audio.errors import ConfigError
+from kimi_audio.generation import SamplingParams, Step, budget, collapse_loops, collect, decode
+from kimi_audio.generation.transcript import Transcript, TranscriptSegment, join_texts
+from kimi_audio.llm.model import AudioLLM
+from kimi_audio.messages import Conversation, Message, messages_from
+from kimi_audio.prompt import Heard, OutputType, Prompt, build_prompt
+from kimi_audio.text import TextTokenizer
+from kimi_audio.tokenizer.acoustic import AcousticEncoder
+from kimi_audio.tokenizer.semantic import SemanticTokenizer
+from kimi_audio.vocab import Vocabulary
+
+SAMPLE_RATE = 16_000
+TEXT_IDS_PER_CODE, SPARE_TEXT_IDS = 0.6, 8
+"""A transcript is cut at 0.6 text ids per 80 ms of sound and 8 more: nobody speaks faster."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Habits:
+    """How a model was trained to be used; fields of ``generation_config.json``.
+
+    Attributes:
+        transcribe_instruction: asks for the words of the sound that follows it.
+        max_segment_seconds: longest piece of a recording that is transcribed at once.
+        history_text_eos: an assistant's earlier answers end with ``text_eos``, as in the fine-tuning code; the
+            released inference code leaves it out.
+    """
+
+    transcribe_instruction: str = "Please transcribe the following audio:"
+    max_segment_seconds: float = 30.0
+    history_text_eos: bool = False
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer: its text, and its sound if that was asked for."""
+
+    text: str
+    audio: np.ndarray | None = None
+
+
+class KimiAudio:
+    """A model and its two encoders, its text tokenizer and its defaults.
+
+    Args:
+        llm: the audio language model, in evaluation mode.
+        acoustic: encoder of continuous features; None if the model does not use them.
+        semantic: tokenizer that makes 12.5 Hz codes.
+        tokenizer: text BPE.
+        generation_config: content of ``generation_config.json``; fields that are not ours are ignored.
+    """
+
+    def __init__(
+        self,
+        llm: AudioLLM,
+        acoustic: AcousticEncoder | None,
+        semantic: SemanticTokenizer,
+        tokenizer: TextTokenizer,
+        generation_config: Mapping[str, Any] | None = None,
+    ):
+        self.llm, self.acoustic, self.semantic, self.tokenizer = llm, acoustic, semantic, tokenizer
+        self.vocab = Vocabulary.from_config(llm.config.to_dict())
+        self.defaults = _known_fields(SamplingParams, generation_config or {})
+        self.habits = _known_fields(Habits, generation_config or {})
+
+    def listen(self, source: Any) -> Heard:
+        """What the model hears of a sound: a path, bytes, a file object, or an array of 16 kHz samples."""
+        rate = SAMPLE_RATE if isinstance(source, np.ndarray) else None
+        samples = load_audio(source, SAMPLE_RATE, rate=rate)
+        features = self.acoustic(samples) if self.acoustic is not None else None
+        return Heard(self.semantic.encode([samples])[0].tolist(), features)
+
+    def prompt(self, messages: Conversation, output_type: OutputType = "text") -> Prompt:
+        """The streams that the language model reads for a conversation."""
+        return build_prompt(
+            messages_from(messages),
+            self.vocab,
+            self.tokenizer.encode,
+            self.listen,
+            output_type=output_type,
+            training=self.habits.history_text_eos,
+        )
+
+    def generate(
+        self,
+        messages: Conversation,
+        output_type: OutputType = "text",
+        *,
+        seed: int | None = None,
+        break_loops: bool = False,
+        **options: Any,
+    ) -> Reply:
+        """Answer a conversation.
+
+        Args:
+            messages: dicts ``{"role", "message_type", "content"}`` or `Message` objects.
+            output_type: ``text``; ``both`` needs a model with a detokenizer.
+            seed: makes sampled answers repeatable; None draws from torch's global generator.
+            break_loops: stop phrases that are said over and over, and say them once.
+            **options: fields of `SamplingParams`, in place of the model's defaults.
+
+        Raises:
+            KimiAudioError: for messages, sounds or options that are not accepted.
+        """
+        ids = collect(self._decode(messages, output_type, seed, break_loops, options), self.vocab, 1)[0].text_ids
+        return Reply(self.tokenizer.decode(collapse_loops(ids) if break_loops else ids))
+
+    def stream(
+        self, messages: Conversation, output_type: OutputType = "text", *, seed: int | None = None, **options: Any
+    ) -> Iterator[str]:
+        """Answer a conversation piece by piece, as soon as characters are complete; see `generate`.
+
+        Joined, the pieces are the text that `generate` returns.
+        """
+        text = self.tokenizer.stream()
+        for step in self._decode(messages, output_type, seed, False, options):
+            if self.vocab.text_eos in step.text_ids:
+                break
+            if piece := text.push(step.text_ids[0]):
+                yield piece
+        if rest := text.flush():
+            yield rest
+
+    def ask(self, instruction: str, *sources: Any, **options: Any) -> Reply:
+        """Answer a written instruction about any number of sounds."""
+        messages = [Message("user", "text", instruction), *(Message("user", "audio", source) for source in sources)]
+        return self.generate(messages, break_loops=True, **options)
+
+    def transcribe(self, source: Any, *, rate: int | None = None, **options: Any) -> Transcript:
+        """Write down what is said in a recording of any length; see `transcribe_segments`."""
+        started = time.perf_counter()
+        seconds = 0.0
+
+        def counted(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+            nonlocal seconds
+            for block in blocks:
+                seconds += len(block) / SAMPLE_RATE
+                yield block
+
+        segments = list(self._transcribe(counted(_blocks(source, rate)), **options))
+        text = join_texts(segment.text for segment in segments)
+        return Transcript(text, segments, seconds, time.perf_counter() - started)
+
+    def transcribe_segments(
+        self, source: Any, *, rate: int | None = None, **options: Any
+    ) -> Iterator[TranscriptSegment]:
+        """Write down what is said, passage by passage as they are done, in order, in bounded memory.
+
+        The recording is cut at pauses; passages without speech are left out. Loops are broken, and no passage
+        gets more text than can be said in its time.
+
+        Args:
+            source: a path, bytes, a file object or an array.
+            rate: sample rate of an array (default 16000).
+            **options: `instruction` (default: the model's), `batch_size` (passages decoded together, default 8)
+                and fields of `SamplingParams`.
+
+        Raises:
+            AudioError: when the source holds no readable sound.
+        """
+        yield from self._transcribe(_blocks(source, rate), **options)
+
+    def _transcribe(
+        self, blocks: Iterable[np.ndarray], instruction: str | None = None, batch_size: int = 8, **options: Any
+    ) -> Iterator[TranscriptSegment]:
+        asked = Message("user", "text", instruction or self.habits.transcribe_instruction)
+        params = self._params(options)
+        passages = iter(speech_segments(blocks, SAMPLE_RATE, max_seconds=self.habits.max_segment_seconds))
+        while batch := list(islice(passages, batch_size)):
+            prompts = [self.prompt([asked, Message("user", "audio", passage.samples)]) for passage in batch]
+            for passage, ids in zip(batch, self._transcribe_batch(prompts, params), strict=True):
+                if text := self.tokenizer.decode(ids).strip():
+                    yield TranscriptSegment(passage.start, passage.end, text)
+
+    def _transcribe_batch(self, prompts: Sequence[Prompt], params: SamplingParams) -> Iterator[list[int]]:
+        """Text ids of each prompt's answer, in order, each as soon as it and those before it are done."""
+        caps = [int(TEXT_IDS_PER_CODE * sum(prompt.continuous_mask)) + SPARE_TEXT_IDS for prompt in prompts]
+        limits = [budget(len(prompt), "text", params.max_new_tokens) for prompt in prompts]
+        budgets = list(map(min, caps, limits))
+        written: list[list[int]] = [[] for _ in prompts]
+        done = [False] * len(prompts)
+        following = 0
+        for step in decode(self.llm, self.vocab, prompts, budgets, params, break_loops=True):
+            for row, text_id in zip(step.rows, step.text_ids, strict=True):
+                if text_id != self.vocab.text_eos:
+                    written[row].append(text_id)
+            for row in step.ended:
+                done[row] = True
+            while following < len(prompts) and done[following]:
+                yield collapse_loops(written[following])
+                following += 1
+
+    def _decode(
+        self,
+        messages: Conversation,
+        output_type: OutputType,
+        seed: int | None,
+        break_loops: bool,
+        options: Mapping[str, Any],
+    ) -> Iterator[Step]:
+        if output_type == "both":
+            raise ConfigError("this model has no detokenizer and can't speak; ask for output_type 'text'")
+        if output_type != "text":
+            raise ConfigError(f"output_type is {output_type!r}; it must be 'text' or 'both'")
+        params = self._params(options)
+        prompt = self.prompt(messages, output_type)
+        limit = budget(len(prompt), output_type, params.max_new_tokens)
+        generator = None if seed is None else torch.Generator(self.llm.model.norm.weight.device).manual_seed(seed)
+        yield from decode(
+            self.llm,
+            self.vocab,
+            [prompt],
+            [limit],
+            params,
+            output_type=output_type,
+            generator=generator,
+            break_loops=break_loops,
+        )
+
+    def _params(self, options: Mapping[str, Any]) -> SamplingParams:
+        accepted = [f.name for f in fields(SamplingParams)]
+        if unknown := [name for name in options if name not in accepted]:
+            raise ConfigError(f"{unknown[0]!r} is no option; accepted are {', '.join(accepted)}")
+        return replace(self.defaults, **options)
+
+
+def _known_fields(cls: type[T], config: Mapping[str, Any]) -> T:
+    """An instance of the dataclass `cls` from those of its fields that `config` has."""
+    return cls(**{f.name: config[f.name] for f in fields(cls) if f.name in config})  # type: ignore[arg-type]
+
+
+def _blocks(source: Any, rate: int | None) -> Iterator[np.ndarray]:
+    if rate is None and isinstance(source, np.ndarray):
+        rate = SAMPLE_RATE
+    return stream_audio(source, SAMPLE_RATE, rate=rate)
