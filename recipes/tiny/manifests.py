@@ -1,10 +1,12 @@
 """Bring real and synthetic recordings into the manifests that the tiny recipe trains on.
 
-    python recipes/tiny/manifests.py DATA OUT --spoken LINES.tsv WAVS
+    python recipes/tiny/manifests.py DATA OUT --spoken LINES.tsv WAVS --questions LINES.tsv WAVS --chat chat.jsonl
 
-DATA is a folder of labelled sets, each with a `manifest.jsonl` (fields `audio`, `split`, `duration`, `text` or `label`).
-OUT gets `speech`, `sound`, `emotion` and `noise`, each as `.train.jsonl` and `.dev.jsonl`; nothing of a `test` split is
-read. `--spoken` adds synthetic speech: the lines of `sentences.py` and the folder of recordings made from them.
+DATA is a folder of labelled sets, each with a `manifest.jsonl` (fields `audio`, `split`, `duration`, `text` or
+`label`). OUT gets `speech`, `sound`, `emotion`, `noise`, `quiet` (nobody speaks: the empty transcript) and `questions`
+(spoken ones with their answers), each as `.train.jsonl` and `.dev.jsonl`; nothing of a `test` split is read. `--spoken`
+and `--questions` add synthetic speech: the lines of `sentences.py` or `questions.py` and the folder of recordings made
+from them; `--chat` tells the answers to spoken prompts of `chat.py`, `--quiet` is the folder that `quiet.py` fills.
 Transcripts become lower case a–z and apostrophes; what cannot be written so (digits, symbols) is left out.
 """
 
@@ -15,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import soundfile
+from questions import chat_pairs, pairs
 
 SPEECH = ("en_speechocean762", "en_kathleen", "en_librispeech_mini", "en_misc", "en_asterisk", "en_words_gcompris",
           "en_keywords", "digits_fsdd")  # fmt: skip
@@ -53,23 +56,44 @@ def emotion(data: Path) -> Iterator[dict]:
 
 
 def noise(data: Path) -> Iterator[dict]:
-    for line in (data / "noise_rir" / "manifest.jsonl").read_text().splitlines():
-        row = json.loads(line)
-        if row["label"] == "noise" and row["split"] != "test":
+    """Noises without words. The set has no test split: every fourth noise is kept back for the evaluation."""
+    rows = [json.loads(line) for line in (data / "noise_rir" / "manifest.jsonl").read_text().splitlines()]
+    for number, row in enumerate(row for row in rows if row["label"] == "noise"):
+        if number % 4 != 3:
             yield kept({**row, "audio": str((data / "noise_rir" / row["audio"]).resolve()), "set": "noise_rir"})
 
 
-def synthetic(lines: Path, wavs: Path) -> Iterator[dict]:
-    """Recordings that exist for the lines, one in fifty of them for dev."""
+def quiet(data: Path, made: Path | None) -> Iterator[dict]:
+    """Sounds without words, to be transcribed as nothing: sound events, and what `quiet.py` made."""
+    yield from (kept(row, text="") for row in rows_of(data / "sound_esc50"))
+    for number, audio in enumerate(sorted(made.glob("*.flac")) if made else []):
+        row = {"audio": str(audio.resolve()), "set": "quiet", "duration": soundfile.info(audio).duration}
+        yield kept({**row, "split": "dev" if number % 20 == 0 else "train"}, text="")
+
+
+def recorded(lines: Path, wavs: Path) -> Iterator[tuple[str, dict]]:
+    """(text, row) of the lines whose recording exists, one in fifty for dev."""
     for number, line in enumerate(lines.read_text().splitlines()):
         name, voice, _, text = line.split("\t")
         audio = wavs / f"{name}.wav"
-        if audio.exists() and (target := normalised(text)):
-            duration = soundfile.info(audio).duration
-            if 0.3 < duration <= MAX_SECONDS:
-                split = "dev" if number % 50 == 0 else "train"
-                row = {"audio": str(audio.resolve()), "split": split, "set": wavs.name, "speaker": voice}
-                yield kept({**row, "duration": round(duration, 3)}, text=target)
+        if audio.exists() and 0.3 < (duration := soundfile.info(audio).duration) <= MAX_SECONDS:
+            split = "dev" if number % 50 == 0 else "train"
+            row = {"audio": str(audio.resolve()), "split": split, "set": wavs.name, "speaker": voice}
+            yield text, {**row, "duration": round(duration, 3)}
+
+
+def synthetic(lines: Path, wavs: Path) -> Iterator[dict]:
+    for text, row in recorded(lines, wavs):
+        if target := normalised(text):
+            yield kept(row, text=target)
+
+
+def questions(lines: Path, wavs: Path, chat: Path | None) -> Iterator[dict]:
+    """Spoken questions with their answer; a line whose question is no longer among the pairs is left out."""
+    known = {pair.question: pair for pair in (*pairs(), *(chat_pairs(chat) if chat else ()))}
+    for asked, row in recorded(lines, wavs):
+        if pair := known.get(asked):
+            yield kept(row, text=normalised(asked), kind=pair.kind, question=asked, answer=pair.answer)
 
 
 def kept(row: dict, **labels: str | None) -> dict:
@@ -81,11 +105,16 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--spoken", nargs=2, action="append", default=[], type=Path, metavar=("LINES", "WAVS"))
+    parser.add_argument("--questions", nargs=2, action="append", default=[], type=Path, metavar=("LINES", "WAVS"))
+    parser.add_argument("--chat", type=Path)
+    parser.add_argument("--quiet", type=Path)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     kinds = {
-        "speech": [*speech(args.data), *(row for spoken in args.spoken for row in synthetic(*spoken))],
+        "speech": [*speech(args.data), *(row for lines, wavs in args.spoken for row in synthetic(lines, wavs))],
         "sound": list(sound(args.data)), "emotion": list(emotion(args.data)), "noise": list(noise(args.data)),
+        "quiet": list(quiet(args.data, args.quiet)),
+        "questions": [row for lines, wavs in args.questions for row in questions(lines, wavs, args.chat)],
     }  # fmt: skip
     for kind, rows in kinds.items():
         for split in ("train", "dev"):

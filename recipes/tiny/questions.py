@@ -1,7 +1,8 @@
 """Question and answer pairs of the kind a voice assistant gets, made from the tables in `text/`.
 
-    python recipes/tiny/questions.py > questions.jsonl                      # lines {"kind", "item", "question", "answer"}
-    python recipes/tiny/questions.py --share piper:joe=800 > lines.tsv      # some of them as utterances to synthesise
+    python recipes/tiny/questions.py > questions.jsonl                     # {"kind", "item", "question", "answer"}
+    python recipes/tiny/questions.py --share piper:joe=800 > lines.tsv     # some of them as utterances to synthesise
+    python recipes/tiny/questions.py --chat chat.jsonl --share …           # the prompts of `chat.py` instead
 
 Every pair has an *item*, what it is about ("capital of France", "7 + 5"); items of `evaluation/questions.jsonl` that
 are marked unseen never appear here, and no question appears here in the words of the evaluation. The same arguments
@@ -13,12 +14,24 @@ import json
 import random
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
+from string import ascii_uppercase
 from typing import NamedTuple
 
 from numbers_in_words import in_words
 
 HERE = Path(__file__).parent
+DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+MONTHS = (
+    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
+    "December",
+)  # fmt: skip
+MONTH_DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
+ORDINALS = (
+    "first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh",
+    "twelfth",
+)  # fmt: skip
 SPOKEN_WORDS = 16  # longer questions are not synthesised
 SPOKEN_AT_MOST = {"digits": 0, "spelling": 250, "opposite": 200, "rhyme": 120, "currency": 160, "language": 200}
 
@@ -58,10 +71,9 @@ def countries() -> Iterator[Pair]:
         yield Pair("currency", f"currency of {country}", f"What is the currency of {country}?", money)
         yield Pair("currency", f"currency of {country}", f"What money do they use in {country}?", money)
         if capital not in country and capital != "London":
-            yield Pair("capital", f"country of {capital}", f"{capital} is the capital of which country?",
-                       f"{capital} is the capital of {country}.")
-            yield Pair("capital", f"country of {capital}", f"Which country has the capital {capital}?",
-                       f"{capital} is the capital of {country}.")
+            answer = f"{capital} is the capital of {country}."
+            yield Pair("capital", f"country of {capital}", f"{capital} is the capital of which country?", answer)
+            yield Pair("capital", f"country of {capital}", f"Which country has the capital {capital}?", answer)
 
 
 def definitions() -> Iterator[Pair]:
@@ -118,8 +130,9 @@ def words() -> Iterator[Pair]:
             yield Pair("plural", one, wording, f"The plural of {one} is {many}.")
     for a, b in rows("rhymes"):
         for word, other in ((a, b), (b, a)):
-            yield Pair("rhyme", word, f"What rhymes with {word}?", f"{sentence(other)} rhymes with {word}.")
-            yield Pair("rhyme", word, f"Tell me a word that rhymes with {word}.", f"{sentence(other)} rhymes with {word}.")
+            answer = f"{sentence(other)} rhymes with {word}."
+            yield Pair("rhyme", word, f"What rhymes with {word}?", answer)
+            yield Pair("rhyme", word, f"Tell me a word that rhymes with {word}.", answer)
     spelled = {word for table in ("plurals", "opposites", "rhymes") for row in rows(table) for word in row}
     spelled |= {re.sub(r"^(an?|the) ", "", thing) for thing, _ in rows("definitions")}
     for word in sorted(word for word in spelled if word.isalpha()):
@@ -143,48 +156,41 @@ def animals() -> Iterator[Pair]:
 
 
 def sequences() -> Iterator[Pair]:
-    """What comes before, after and between: days, months, letters, numbers."""
-    days = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-    months = "January February March April May June July August September October November December".split()
-    for name, ring in (("day", days), ("month", months)):
-        for before, here in zip(ring, ring[1:] + ring[:1], strict=True):
-            yield Pair("order", f"after {before}", f"What {name} comes after {before}?", f"{here} comes after {before}.")
-            yield Pair("order", f"after {before}", f"Which {name} follows {before}?", f"{here} comes after {before}.")
+    """What comes before and after: days, months, letters, numbers."""
+    for name, ring in (("day", DAYS), ("month", MONTHS)):
+        for before, here in pairwise((*ring, ring[0])):
+            after = f"{here} comes after {before}."
+            yield Pair("order", f"after {before}", f"What {name} comes after {before}?", after)
+            yield Pair("order", f"after {before}", f"Which {name} follows {before}?", after)
             yield Pair("order", f"before {here}", f"What {name} comes before {here}?", f"{before} comes before {here}.")
-    if_today = zip(days, days[1:] + days[:1], strict=True)
-    for today, tomorrow in if_today:
-        yield Pair("order", f"tomorrow {today}", f"If today is {today}, what day is tomorrow?", f"Tomorrow is {tomorrow}.")
-        yield Pair("order", f"yesterday {tomorrow}", f"If today is {tomorrow}, what day was yesterday?",
-                   f"Yesterday was {today}.")
-    long_months = {"January", "March", "May", "July", "August", "October", "December"}
-    for place, month in enumerate(months):
-        length = "twenty eight" if month == "February" else "thirty one" if month in long_months else "thirty"
-        yield Pair("order", f"days of {month}", f"How many days does {month} have?", f"{month} has {length} days.")
-        yield Pair("order", f"days of {month}", f"How many days are in {month}?", f"{month} has {length} days.")
-        nth = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth".split()[place]
+    for today, next_day in pairwise((*DAYS, DAYS[0])):
+        tomorrow, yesterday = f"Tomorrow is {next_day}.", f"Yesterday was {today}."
+        yield Pair("order", f"tomorrow {today}", f"If today is {today}, what day is tomorrow?", tomorrow)
+        yield Pair("order", f"yesterday {next_day}", f"If today is {next_day}, what day was yesterday?", yesterday)
+    for month, days, nth in zip(MONTHS, MONTH_DAYS, ORDINALS, strict=True):
+        length = f"{month} has {in_words(days)} days."
+        yield Pair("order", f"days of {month}", f"How many days does {month} have?", length)
+        yield Pair("order", f"days of {month}", f"How many days are in {month}?", length)
         yield Pair("order", f"month {nth}", f"What is the {nth} month?", f"The {nth} month is {month}.")
-    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-    for before, here in zip(letters, letters[1:], strict=False):
-        yield Pair("order", f"letter after {before}", f"What letter comes after {before}?", f"{here} comes after {before}.")
-        yield Pair("order", f"letter before {here}", f"What letter comes before {here}?", f"{before} comes before {here}.")
-    for n in (*range(1, 31), 39, 49, 59, 69, 79, 89, 99):
-        here, after = in_words(n), in_words(n + 1)
-        yield Pair("order", f"number after {n}", f"What number comes after {here}?", f"{sentence(after)} comes after {here}.")
-        yield Pair("order", f"number before {n + 1}", f"What number comes before {after}?",
-                   f"{sentence(here)} comes before {after}.")
+    numbers = [(in_words(n), in_words(n + 1)) for n in (*range(1, 31), 39, 49, 59, 69, 79, 89, 99)]
+    for name, neighbours in (("letter", pairwise(ascii_uppercase)), ("number", numbers)):
+        for before, after in neighbours:
+            said = sentence(f"{after} comes after {before}.")
+            yield Pair("order", f"{name} after {before}", f"What {name} comes after {before}?", said)
+            said = sentence(f"{before} comes before {after}.")
+            yield Pair("order", f"{name} before {after}", f"What {name} comes before {after}?", said)
 
 
 def conversions() -> Iterator[Pair]:
-    units = [("minutes", "an hour", "hour", 60), ("seconds", "a minute", "minute", 60), ("days", "a week", "week", 7),
-             ("months", "a year", "year", 12), ("centimeters", "a meter", "meter", 100), ("inches", "a foot", "foot", 12),
-             ("grams", "a kilogram", "kilogram", 1000), ("meters", "a kilometer", "kilometer", 1000),
-             ("cents", "a dollar", "dollar", 100), ("feet", "a yard", "yard", 3), ("eggs", "a dozen", "dozen", 12)]
-    for small, _, large, factor in units:
-        plural = {"foot": "feet", "dozen": "dozen"}.get(large, f"{large}s")
+    for small, unit, units, factor in (
+        ("minutes", "hour", "hours", 60), ("seconds", "minute", "minutes", 60), ("days", "week", "weeks", 7),
+        ("months", "year", "years", 12), ("centimeters", "meter", "meters", 100), ("inches", "foot", "feet", 12),
+        ("grams", "kilogram", "kilograms", 1000), ("meters", "kilometer", "kilometers", 1000),
+        ("cents", "dollar", "dollars", 100), ("feet", "yard", "yards", 3), ("eggs", "dozen", "dozen", 12),
+    ):  # fmt: skip
         for n in (2, 3, 4, 5, 6, 8, 9):
-            if factor * n < 10000:
-                yield Pair("unit", f"{n} {large} in {small}", f"How many {small} are in {in_words(n)} {plural}?",
-                           f"There are {in_words(n * factor)} {small} in {in_words(n)} {plural}.")
+            answer = f"There are {in_words(n * factor)} {small} in {in_words(n)} {units}."
+            yield Pair("unit", f"{n} {unit} in {small}", f"How many {small} are in {in_words(n)} {units}?", answer)
 
 
 def repetitions(rng: random.Random) -> Iterator[Pair]:
@@ -204,8 +210,10 @@ def evaluation_questions() -> list[dict]:
 def pairs(seed: int = 0) -> list[Pair]:
     """All pairs, each question once, without the evaluation's questions and unseen items."""
     rng = random.Random(seed)
-    made = [*countries(), *definitions(), *alternatives("facts"), *alternatives("smalltalk"), *arithmetic(rng), *words(),
-            *animals(), *sequences(), *conversions(), *repetitions(rng)]
+    made = (
+        *countries(), *definitions(), *alternatives("facts"), *alternatives("smalltalk"), *arithmetic(rng), *words(),
+        *animals(), *sequences(), *conversions(), *repetitions(rng),
+    )  # fmt: skip
     taken = {row["question"].lower() for row in evaluation_questions()}
     unseen = {row["item"] for row in evaluation_questions() if row["unseen"]}
     kept = []
@@ -215,6 +223,12 @@ def pairs(seed: int = 0) -> list[Pair]:
             taken.add(pair.question.lower())
             kept.append(pair)
     return kept
+
+
+def chat_pairs(path: Path) -> list[Pair]:
+    """Prompts and answers of the conversations that `chat.py` wrote."""
+    conversations = [json.loads(line)["messages"] for line in path.read_text().splitlines()]
+    return [Pair("chat", asked["content"], asked["content"], said["content"]) for asked, said in conversations]
 
 
 def draw(made: list[Pair], shares: dict[str, int], seed: int) -> Iterator[tuple[str, str, float, str]]:
@@ -240,9 +254,10 @@ def draw(made: list[Pair], shares: dict[str, int], seed: int) -> Iterator[tuple[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--share", action="append", default=[], metavar="VOICE=COUNT", help="print utterances instead")
+    parser.add_argument("--chat", type=Path, help="conversations of chat.py, instead of our own pairs")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    made = pairs()
+    made = chat_pairs(args.chat) if args.chat else pairs()
     shares = {voice: int(count) for voice, count in (share.rsplit("=", 1) for share in args.share)}
     if shares:
         for line in draw(made, shares, args.seed):

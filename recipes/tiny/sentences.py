@@ -2,8 +2,8 @@
 
     python recipes/tiny/sentences.py SENTENCES.tsv --seed 0 --share piper:joe=2000 --share flite:slt=1000 > lines.tsv
 
-SENTENCES.tsv holds `id <TAB> sentence` lines. The output has one line per utterance, `name <TAB> voice <TAB> speed <TAB>
-text`, which a synthesiser turns into `name.wav`. The same arguments give the same lines.
+SENTENCES.tsv holds `id <TAB> sentence` lines. The output has one line per utterance, `name <TAB> voice <TAB> speed
+<TAB> text`, which a synthesiser turns into `name.wav`. The same arguments give the same lines.
 """
 
 import argparse
