@@ -5,8 +5,8 @@
 
 DATA (`--data`) is the folder of labelled sets; only their `test` splits are used. Whisper models and the text LLM are
 ordinary Hugging Face folders. SPOKEN_QUESTIONS holds recordings of `evaluation/questions.jsonl`, named by their ids
-(`q000.wav`; several voices: `q000-joe.wav`). Answers are kept in `results-predictions/` beside the results and used again.
-Prints a Markdown table. Whisper only transcribes, so it has no figure where an instruction is given.
+(`q000.wav`; several voices: `q000_flite-awb.wav`). Answers are kept in `results-predictions/` beside the results and
+used again. Prints a Markdown table. Whisper only transcribes, so it has no figure where an instruction is given.
 """
 
 import argparse
@@ -16,29 +16,47 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import quiet
 import soundfile
+from chat import ChatModel
 from evaluation.score_questions import is_correct
 
 from kimi_audio.evaluation import metrics, report
 from kimi_audio.evaluation.runner import Item, Task, run
-from kimi_audio.evaluation.systems import KimiAudioSystem, System, WhisperSystem, WrittenSystem
+from kimi_audio.evaluation.systems import KimiAudioSystem, Sound, System, WhisperSystem, fingerprint
 
 HERE = Path(__file__).parent
 SHARED = Path(os.environ.get("KIMI_AUDIO_SHARED", HERE.parents[2] / "shared"))
 SOUND_QUESTION = "What do you hear?"
 EMOTION_QUESTION = "How does the speaker feel?"
 RATE = 16000
+ANSWER_TOKENS = 60
+NOISES = {"airplane", "engine", "helicopter", "rain", "sea waves", "train", "vacuum cleaner", "washing machine", "wind"}
 
 Score = Callable[[Sequence[Item], Sequence[str]], float]
 
 
-def test_items(folder: Path, field: str, instruction: str | None = None, split: str = "test") -> list[Item]:
-    """The items of one labelled set; `field` of its manifest is what is right."""
+class WrittenSystem:
+    """The text LLM that the model starts from; it reads the question: what a listener can at best equal."""
+
+    instructable = True
+
+    def __init__(self, folder: Path):
+        self.name, self.fingerprint = f"{folder.name} (written)", fingerprint(folder)
+        self._chat = ChatModel(folder)
+
+    def answer(self, audio: Sound | None, instruction: str | None) -> str:
+        assert audio is None and instruction, "a text model reads its question"
+        return self._chat.answer([instruction], ANSWER_TOKENS)[0]
+
+
+def test_items(folder: Path, field: str, instruction: str | None = None) -> list[Item]:
+    """The test split of one labelled set; `field` of its manifest is what is right."""
     rows = [json.loads(line) for line in (folder / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
     return [
         Item(row["audio"], folder / row["audio"], str(row[field]), instruction, row["duration"])
         for row in rows
-        if row["split"] == split
+        if row["split"] == "test"
     ]
 
 
@@ -64,18 +82,19 @@ def listening_tasks(data: Path) -> list[Task]:
     def names(kind: str) -> Score:
         return share_right(lambda label, answer: metrics.named_label(answer, labels[kind]) == label)
 
+    clips = test_items(data / "en_librispeech_mini", "text")
+    accented = test_items(data / "en_speechocean762", "text")
+    digits = test_items(data / "digits_fsdd", "label")
     sounds = test_items(data / "sound_esc50", "label", SOUND_QUESTION)
     emotions = test_items(data / "emotion_ravdess", "label", EMOTION_QUESTION)
+    right_digit = share_right(lambda digit, answer: metrics.is_digit(answer, int(digit)))
     return [
-        Task("librispeech", "LibriSpeech clips, WER", "%", test_items(data / "en_librispeech_mini", "text"), word_error_rate),
-        Task("speechocean", "speechocean762, WER", "%", test_items(data / "en_speechocean762", "text"), word_error_rate),
-        Task(
-            "digits", "spoken digits, unseen speakers, accuracy", "%", test_items(data / "digits_fsdd", "label"),
-            share_right(lambda digit, answer: metrics.is_digit(answer, int(digit))),
-        ),
+        Task("librispeech", "LibriSpeech clips, WER", "%", clips, word_error_rate),
+        Task("speechocean", "speechocean762, WER", "%", accented, word_error_rate),
+        Task("digits", "spoken digits, unseen speakers, accuracy", "%", digits, right_digit),
         Task("sounds", "ESC-50 fold 5, asked in plain words, accuracy", "%", sounds, names("sound")),
         Task("emotion", "RAVDESS emotion, unseen actors, accuracy", "%", emotions, names("emotion")),
-    ]  # fmt: skip
+    ]
 
 
 def question_items(spoken: Path | None) -> list[Item]:
@@ -99,42 +118,34 @@ def question_task(name: str, title: str, spoken: Path | None) -> Task:
 
 def quiet_tasks(data: Path) -> list[Task]:
     """Sounds in which nobody speaks: every word transcribed from them is invented."""
-    noises = [item for item in test_items(data / "noise_rir", "label", split="train") if item.reference == "noise"]
     events = test_items(data / "sound_esc50", "label")
-    groups = {"silence": made("silence", silence), "noise": noises + made("hiss", hiss), "sounds": events,
-              "music": made("music", music) + made("tone", tone)}  # fmt: skip
-    return [Task(f"quiet-{kind}", f"{kind}, invented words per minute", "", items, invented_words) for kind, items in groups.items()]
+    groups = {
+        "silence": made("quiet", quiet.silence),
+        "noise": [item for item in events if item.reference in NOISES] + made("hiss", quiet.coloured_noise),
+        "sounds": [item for item in events if item.reference not in NOISES],
+        "music": made("chords", chords) + made("tone", tone),
+    }
+    return [
+        Task(f"no-words-{kind}", f"{kind}, invented words per minute", "", items, invented_words)
+        for kind, items in groups.items()
+    ]
 
 
-def made(name: str, make: Callable[[np.random.Generator, np.ndarray], np.ndarray], count: int = 12, seconds: int = 10) -> list[Item]:
-    """`count` synthetic sounds, the same in every run."""
-    times = np.arange(seconds * RATE) / RATE
-    sounds = [make(np.random.default_rng(number), times).astype(np.float32) for number in range(count)]
+def made(name: str, make: quiet.Maker, count: int = 12, seconds: int = 10) -> list[Item]:
+    """`count` synthetic sounds, the same in every run and none of those that `quiet.py` writes for training."""
+    sounds = [make(np.random.default_rng([5, number]), seconds * RATE).astype(np.float32) for number in range(count)]
     return [Item(f"{name}-{number}", sound, "", None, seconds) for number, sound in enumerate(sounds)]
 
 
-def silence(rng: np.random.Generator, times: np.ndarray) -> np.ndarray:
-    """Digital silence, or the noise floor of a quiet recorder (−80 to −60 dB)."""
-    level = 10 ** rng.uniform(-4, -3) if rng.random() < 0.75 else 0.0
-    return level * rng.standard_normal(times.size)
-
-
-def hiss(rng: np.random.Generator, times: np.ndarray) -> np.ndarray:
-    """Noise between white and brown, −30 to −10 dB."""
-    spectrum = np.fft.rfft(rng.standard_normal(times.size))
-    coloured = np.fft.irfft(spectrum / np.maximum(np.arange(spectrum.size), 20) ** rng.uniform(0, 1), times.size)
-    return 10 ** rng.uniform(-1.5, -0.5) * coloured / coloured.std()
-
-
-def tone(rng: np.random.Generator, times: np.ndarray) -> np.ndarray:
+def tone(rng: np.random.Generator, length: int) -> np.ndarray:
     """A sine that glides between two frequencies."""
     start, end = rng.uniform(80, 4000, 2)
-    return 0.3 * np.sin(2 * np.pi * np.cumsum(np.linspace(start, end, times.size)) / RATE)
+    return 0.3 * np.sin(2 * np.pi * np.cumsum(np.linspace(start, end, length)) / RATE)
 
 
-def music(rng: np.random.Generator, times: np.ndarray) -> np.ndarray:
+def chords(rng: np.random.Generator, length: int) -> np.ndarray:
     """Plucked notes of a major scale over a held chord, two to five notes a second."""
-    scale = np.array([0, 2, 4, 5, 7, 9, 11, 12])
+    times, scale = np.arange(length) / RATE, np.array([0, 2, 4, 5, 7, 9, 11, 12])
     root, beat = rng.uniform(110, 330), 1 / rng.uniform(2, 5)
     sound = sum(0.05 * np.sin(2 * np.pi * root / 2 * 2 ** (step / 12) * times) for step in (0, 4, 7))
     for onset in np.arange(0, times[-1], beat):
@@ -145,8 +156,13 @@ def music(rng: np.random.Generator, times: np.ndarray) -> np.ndarray:
 
 
 def evaluate(tasks: Sequence[Task], systems: Sequence[System], predictions: Path) -> dict[str, dict[str, float]]:
+    """The figures of each task, by system."""
     return {
-        task.name: {system.name: task.score(task.items, run(system, task, predictions)) for system in systems if task.suits(system)}
+        task.name: {
+            system.name: task.score(task.items, run(system, task, predictions))
+            for system in systems
+            if task.suits(system)
+        }
         for task in tasks
     }
 
@@ -168,7 +184,7 @@ def main() -> None:
     if args.questions:
         tasks.append(question_task("questions", "spoken questions, right answers", args.questions))
     tasks = [chosen(task, args.limit) for task in tasks if not args.tasks or task.name in args.tasks]
-    systems: list[System] = [KimiAudioSystem(folder, args.dtype) for folder in args.model]
+    systems: list[System] = [KimiAudioSystem(folder, args.dtype, ANSWER_TOKENS) for folder in args.model]
     systems += [WhisperSystem(folder) for folder in args.whisper]
     predictions = args.output.with_name(f"{args.output.stem}-predictions")
     results = evaluate(tasks, systems, predictions)

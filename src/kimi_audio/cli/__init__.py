@@ -1,0 +1,26 @@
+"""The command `kimi-audio`: parse, call, print.
+
+    kimi-audio transcribe a.wav b.mp3          kimi-audio verify CASE…
+    kimi-audio ask "What do you hear?" dog.wav kimi-audio info [MODEL]
+    kimi-audio train RECIPE.yaml
+
+Results go to standard output, everything else to standard error. Exit codes: 0 all done; 1 a verification failed;
+2 something the user can mend (each with one sentence; the rest of a batch is still done); 130 interrupted.
+"""
+
+import typer
+
+from kimi_audio.cli.listen import ask, transcribe
+from kimi_audio.cli.models import info, verify
+from kimi_audio.cli.training import train
+
+app = typer.Typer(
+    help="Kimi-Audio: sound and text in, text out.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
+)
+for command in (transcribe, ask, verify, info, train):
+    app.command()(command)
+
+
+def main() -> None:
+    """Entry point of the installed command."""
+    app()

@@ -1,0 +1,113 @@
+"""What the commands share: options, loading a model, and how mistakes and Ctrl-C end a command.
+
+PyTorch is imported when a model is loaded, not before, so that help is quick.
+"""
+
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
+
+import typer
+
+from kimi_audio.errors import KimiAudioError
+
+if TYPE_CHECKING:
+    from kimi_audio.model import KimiAudio
+
+USER_ERROR, INTERRUPTED = 2, 130
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Dtype(str, Enum):
+    """Types that weights can be held in; int8 and int4 are weight-only."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+    int8 = "int8"
+    int4 = "int4"
+
+
+class Device(str, Enum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+Model = Annotated[str | None, typer.Option("--model", "-m", help="Folder or hub id; the bundled model if not given.")]
+DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="Type of the weights in memory.")]
+DeviceOption = Annotated[Device, typer.Option("--device", help="auto: cuda or mps if present, else cpu.")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; as many as cores if not given.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
+
+
+def load(model: str | None, dtype: Dtype, device: Device, threads: int | None) -> "KimiAudio":
+    """The model that the options name."""
+    import torch
+
+    from kimi_audio.model import KimiAudio
+
+    if threads:
+        torch.set_num_threads(threads)
+    where = device.value
+    if device is Device.auto:
+        where = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    return KimiAudio.from_pretrained(model, dtype=dtype.value, device=where)
+
+
+def command(run: Callable[P, T]) -> Callable[P, T]:
+    """Make a user's mistake end the command `run` with its sentence and code 2, and Ctrl-C with code 130."""
+
+    @functools.wraps(run)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return run(*args, **kwargs)
+        except (KimiAudioError, OSError) as error:
+            complain(error)
+            raise typer.Exit(USER_ERROR) from None
+        except KeyboardInterrupt:
+            tell("interrupted")
+            raise typer.Exit(INTERRUPTED) from None
+
+    return guarded
+
+
+class Batch:
+    """Several items of one command: a mistake in one is told, the others are still done; code 2 comes last."""
+
+    failed = False
+
+    @contextmanager
+    def item(self) -> Iterator[None]:
+        try:
+            yield
+        except (KimiAudioError, OSError) as error:
+            complain(error)
+            self.failed = True
+
+    def end(self) -> None:
+        if self.failed:
+            raise typer.Exit(USER_ERROR)
+
+
+def complain(error: Exception) -> None:
+    """One sentence on standard error: the message of ours, or what the system says about a file."""
+    if isinstance(error, OSError) and not isinstance(error, KimiAudioError):
+        tell(f"{error.filename or 'output'}: {error.strerror or error}")
+    else:
+        tell(" ".join(str(error).split()))
+
+
+def tell(text: str) -> None:
+    print(f"kimi-audio: {text}", file=sys.stderr, flush=True)
+
+
+def print_json(**fields: Any) -> None:
+    print(json.dumps(fields, ensure_ascii=False), flush=True)
