@@ -1,0 +1,119 @@
+"""Augmentation of 16 kHz waveforms and log-mels: noise, room, speed, gain, SpecAugment.
+
+    augment = Augmenter(AugmentConfig(), noises=[...], rooms=[...])
+    louder_and_noisier = augment(samples, rng_of(seed, "speech/a.wav", 1))
+
+All chance comes from the generator that is handed in; `rng_of` makes one that depends on a seed and a recording
+alone, so that an item is augmented the same whenever and wherever it is processed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import soxr
+from torch import Tensor
+
+Samples = np.ndarray
+RATE = 16000
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """How often (shares, 0 to 1) and how strongly (ranges) a waveform is changed."""
+
+    noise: float = 0.5
+    snr_db: tuple[float, float] = (5.0, 25.0)
+    room: float = 0.3
+    speed: tuple[float, float] = (0.9, 1.1)
+    gain_db: tuple[float, float] = (-12.0, 6.0)
+
+
+def rng_of(seed: int, *key: object) -> np.random.Generator:
+    """A generator that depends on the seed and the key (a path, a variant number, ...) alone."""
+    digest = hashlib.sha256(repr((seed, *key)).encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:8], "little"))
+
+
+@dataclass(frozen=True)
+class Augmenter:
+    """Speed, room, noise and gain, in that order: what happens to a voice on its way to a microphone.
+
+    Attributes:
+        noises: recordings of noise (L,); without any, white noise is used.
+        rooms: impulse responses (L,); without any, no room is simulated.
+    """
+
+    config: AugmentConfig
+    noises: Sequence[Samples] = ()
+    rooms: Sequence[Samples] = ()
+
+    def __call__(self, samples: Samples, rng: np.random.Generator) -> Samples:
+        """An augmented copy: float32 (L',), L' = L / speed, at most ±1."""
+        config = self.config
+        samples = change_speed(samples, rng.uniform(*config.speed))
+        if self.rooms and rng.random() < config.room:
+            samples = reverberate(samples, self.rooms[rng.integers(len(self.rooms))])
+        if rng.random() < config.noise:
+            samples = add_noise(samples, self._noise(len(samples), rng), rng.uniform(*config.snr_db))
+        samples = samples * np.float32(10 ** (rng.uniform(*config.gain_db) / 20))
+        return np.clip(samples, -1.0, 1.0).astype(np.float32)
+
+    def _noise(self, length: int, rng: np.random.Generator) -> Samples:
+        """A stretch of one of the noises, repeated if it is too short."""
+        if not self.noises:
+            return rng.standard_normal(length).astype(np.float32)
+        noise = self.noises[rng.integers(len(self.noises))]
+        start = int(rng.integers(max(1, len(noise) - length + 1)))
+        return np.resize(noise[start:], length)
+
+
+def change_speed(samples: Samples, factor: float) -> Samples:
+    """`factor` times as fast, and higher by as much (as a tape would be): float32 (round(L / factor),) or so."""
+    if abs(factor - 1) < 1e-3 or not len(samples):
+        return samples.astype(np.float32)
+    changed = soxr.resample(samples.astype(np.float32), RATE * factor, RATE)
+    return changed if len(changed) else samples.astype(np.float32)
+
+
+def add_noise(samples: Samples, noise: Samples, snr_db: float) -> Samples:
+    """`samples` with `noise` (as long) at a signal-to-noise ratio; where either is silent nothing is added."""
+    signal_power, noise_power = np.mean(samples**2), np.mean(noise**2)
+    if signal_power == 0 or noise_power == 0:
+        return samples
+    gain = np.sqrt(signal_power / noise_power / 10 ** (snr_db / 10))
+    return (samples + gain * noise).astype(np.float32)
+
+
+def reverberate(samples: Samples, impulse: Samples) -> Samples:
+    """`samples` as heard in a room: convolved, as long and as loud as before, the direct sound in its old place."""
+    if not np.any(samples) or not np.any(impulse):
+        return samples
+    size = len(samples) + len(impulse) - 1
+    wet = np.fft.irfft(np.fft.rfft(samples, size) * np.fft.rfft(impulse, size), size)
+    direct = int(np.argmax(np.abs(impulse)))
+    wet = wet[direct : direct + len(samples)]
+    return (wet * np.sqrt(np.mean(samples**2) / max(np.mean(wet**2), 1e-12))).astype(np.float32)
+
+
+def spec_augment(
+    log_mel_MT: Tensor, rng: np.random.Generator, time_masks: int = 2, longest: int = 40, mel_masks: int = 1, widest: int = 12
+) -> Tensor:
+    """SpecAugment: a copy of the log-mel (n_mels, T) with stretches of time and bands of mels at its minimum.
+
+    A time mask covers up to `longest` frames (10 ms each), but at most an eighth of the clip; a mel mask up to `widest`.
+    """
+    masked, floor = log_mel_MT.clone(), log_mel_MT.min()
+    mels, frames = masked.shape
+    for _ in range(time_masks):
+        width = int(rng.integers(min(longest, frames // 8) + 1))
+        start = int(rng.integers(frames - width + 1))
+        masked[:, start : start + width] = floor
+    for _ in range(mel_masks):
+        width = int(rng.integers(min(widest, mels) + 1))
+        start = int(rng.integers(mels - width + 1))
+        masked[start : start + width] = floor
+    return masked
