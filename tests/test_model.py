@@ -71,6 +71,17 @@ def test_sources_of_all_kinds_are_the_same_sound(model: KimiAudio, tmp_path: Pat
     assert all((other.features == heard[0].features).all() for other in heard if heard[0].features is not None)
 
 
+def test_a_saved_model_answers_the_same(model: KimiAudio, tmp_path: Path) -> None:
+    model.save(tmp_path / "copy")
+    copy = KimiAudio.from_pretrained(tmp_path / "copy", device="cpu")
+    for messages in CONVERSATIONS.values():
+        assert copy.generate(messages, max_new_tokens=15) == model.generate(messages, max_new_tokens=15)
+    half = KimiAudio.from_pretrained(tmp_path / "copy", dtype="bfloat16", device="cpu")
+    assert half.transcribe(tone(2)).seconds == 2.0
+    with pytest.raises(ConfigError, match="dtype is int7; accepted are float32, bfloat16, float16"):
+        KimiAudio.from_pretrained(tmp_path / "copy", dtype="int7")
+
+
 def test_seeds_repeat_a_drawn_answer(model: KimiAudio) -> None:
     options = {"text_temperature": 1.5, "text_top_k": 0, "max_new_tokens": 20}
     first, second, other = (model.generate(CONVERSATIONS["text"], seed=seed, **options).text for seed in (1, 1, 2))

@@ -2,6 +2,7 @@
 
 import torch
 
+from kimi_audio.checkpoint.layout import ModelParts
 from kimi_audio.llm.config import KimiAudioConfig
 from kimi_audio.llm.model import AudioLLM
 from kimi_audio.model import KimiAudio
@@ -56,9 +57,11 @@ def tiny_model(seed: int = 0, generation_config: dict | None = None) -> KimiAudi
         # Text id 0 alone in a call is not embedded (SPEC.md section 3), so a batch would differ from single rows.
         llm.lm_head.weight[0] = 0
     return KimiAudio(
-        llm,
-        AcousticEncoder(WhisperEncoder(WHISPER).eval(), clip_silence=True),
-        SemanticTokenizer(SEMANTIC).eval(),
-        TextTokenizer({bytes([byte]): byte for byte in range(256)}),
-        generation_config,
+        ModelParts(
+            llm,
+            AcousticEncoder(WhisperEncoder(WHISPER).eval(), clip_silence=True),
+            SemanticTokenizer(SEMANTIC).eval(),
+            TextTokenizer({bytes([byte]): byte for byte in range(256)}),
+            generation_config or {},
+        )
     )

@@ -18,7 +18,7 @@ _HOME = {"KimiAudio": "model", "KimiAudioError": "errors", "Message": "messages"
 
 
 def __getattr__(name: str) -> Any:
-    # On first use, so that importing one room (or asking the command line for help) does not load PyTorch and all others.
+    # On first use, so that importing one room (or asking for help) does not load PyTorch and all others.
     if name not in _HOME:
         raise AttributeError(f"module 'kimi_audio' has no attribute {name!r}")
     return getattr(import_module(f"kimi_audio.{_HOME[name]}"), name)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,20 +22,19 @@ import torch
 
 from kimi_audio.audio.decode import load_audio, stream_audio
 from kimi_audio.audio.segments import speech_segments
+from kimi_audio.checkpoint.layout import ModelParts, load_parts, save_parts
 from kimi_audio.errors import ConfigError
 from kimi_audio.generation import SamplingParams, Step, budget, collapse_loops, collect, decode
 from kimi_audio.generation.transcript import Transcript, TranscriptSegment, join_texts
-from kimi_audio.llm.model import AudioLLM
 from kimi_audio.messages import Conversation, Message, messages_from
 from kimi_audio.prompt import Heard, OutputType, Prompt, build_prompt
-from kimi_audio.text import TextTokenizer
-from kimi_audio.tokenizer.acoustic import AcousticEncoder
-from kimi_audio.tokenizer.semantic import SemanticTokenizer
 from kimi_audio.vocab import Vocabulary
 
 SAMPLE_RATE = 16_000
 TEXT_IDS_PER_CODE, SPARE_TEXT_IDS = 0.6, 8
 """A transcript is cut at 0.6 text ids per 80 ms of sound and 8 more: nobody speaks faster."""
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 T = TypeVar("T")
 
@@ -67,25 +67,41 @@ class KimiAudio:
     """A model and its two encoders, its text tokenizer and its defaults.
 
     Args:
-        llm: the audio language model, in evaluation mode.
-        acoustic: encoder of continuous features; None if the model does not use them.
-        semantic: tokenizer that makes 12.5 Hz codes.
-        tokenizer: text BPE.
-        generation_config: content of ``generation_config.json``; fields that are not ours are ignored.
+        parts: what a model folder holds; of ``generation_config.json`` the fields that are not ours are ignored.
     """
 
-    def __init__(
-        self,
-        llm: AudioLLM,
-        acoustic: AcousticEncoder | None,
-        semantic: SemanticTokenizer,
-        tokenizer: TextTokenizer,
-        generation_config: Mapping[str, Any] | None = None,
-    ):
-        self.llm, self.acoustic, self.semantic, self.tokenizer = llm, acoustic, semantic, tokenizer
-        self.vocab = Vocabulary.from_config(llm.config.to_dict())
-        self.defaults = _known_fields(SamplingParams, generation_config or {})
-        self.habits = _known_fields(Habits, generation_config or {})
+    def __init__(self, parts: ModelParts):
+        self.parts = parts
+        self.llm, self.tokenizer = parts.llm, parts.tokenizer
+        self.acoustic, self.semantic = parts.acoustic, parts.semantic
+        self.vocab = Vocabulary.from_config(parts.llm.config.to_dict())
+        self.defaults = _known_fields(SamplingParams, parts.generation_config)
+        self.habits = _known_fields(Habits, parts.generation_config)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path | None = None,
+        *,
+        dtype: str | torch.dtype = "float32",
+        device: str | torch.device | None = None,
+    ) -> "KimiAudio":
+        """Load a model.
+
+        Args:
+            name: a folder in the official layout or a hub id, fetched where missing; None is the bundled model.
+            dtype: of the weights and of the computation: `float32`, `bfloat16` or `float16`.
+            device: where to compute; None takes CUDA or MPS where there is one, else the CPU.
+
+        Raises:
+            CheckpointError: when files are missing, damaged or contradict each other.
+            ConfigError: when `dtype` is not one of those.
+        """
+        return cls(load_parts(name, dtype=_dtype(dtype), device=device or _best_device()))
+
+    def save(self, folder: str | Path) -> None:
+        """Write the model in the official layout; `from_pretrained` reads it back identically."""
+        save_parts(folder, self.parts)
 
     def listen(self, source: Any) -> Heard:
         """What the model hears of a sound: a path, bytes, a file object, or an array of 16 kHz samples."""
@@ -251,6 +267,19 @@ class KimiAudio:
 def _known_fields(cls: type[T], config: Mapping[str, Any]) -> T:
     """An instance of the dataclass `cls` from those of its fields that `config` has."""
     return cls(**{f.name: config[f.name] for f in fields(cls) if f.name in config})  # type: ignore[arg-type]
+
+
+def _dtype(dtype: str | torch.dtype) -> torch.dtype:
+    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+    if found not in DTYPES:
+        raise ConfigError(f"dtype is {dtype}; accepted are {', '.join(str(d).removeprefix('torch.') for d in DTYPES)}")
+    return found
+
+
+def _best_device() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def _blocks(source: Any, rate: int | None) -> Iterator[np.ndarray]:
