@@ -6,7 +6,8 @@ DATA is a folder of labelled sets, each with a `manifest.jsonl` (fields `audio`,
 `label`). OUT gets `speech`, `sound`, `emotion`, `noise`, `quiet` (nobody speaks: the empty transcript) and `questions`
 (spoken ones with their answers), each as `.train.jsonl` and `.dev.jsonl`; nothing of a `test` split is read. `--spoken`
 and `--questions` add synthetic speech: the lines of `sentences.py` or `questions.py` and the folder of recordings made
-from them; `--chat` tells the answers to spoken prompts of `chat.py`, `--quiet` is the folder that `quiet.py` fills.
+from them; `--chat` tells the answers to spoken prompts of `chat.py`, `--quiet` is the folder that `quiet.py` fills, and
+`--instructions` gives the manifest `instructions`, recordings of our own instructions.
 Transcripts become lower case a–z and apostrophes; what cannot be written so (digits, symbols) is left out.
 """
 
@@ -14,14 +15,18 @@ import argparse
 import json
 import re
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 
 import soundfile
 from questions import chat_pairs, pairs
 
+from kimi_audio.training.objectives.sft import instructions
+
 SPEECH = ("en_speechocean762", "en_kathleen", "en_librispeech_mini", "en_misc", "en_asterisk", "en_words_gcompris",
           "en_keywords", "digits_fsdd")  # fmt: skip
 MAX_SECONDS = 20.0
+PLAIN_LABELS = {"door - wood creaks": "creaking wooden door", "drinking - sipping": "drinking"}
 
 
 def normalised(text: str) -> str | None:
@@ -48,7 +53,7 @@ def speech(data: Path) -> Iterator[dict]:
 
 
 def sound(data: Path) -> Iterator[dict]:
-    return (kept(row, label=row["label"].replace("_", " ")) for row in rows_of(data / "sound_esc50"))
+    return (kept(row, label=PLAIN_LABELS.get(row["label"], row["label"])) for row in rows_of(data / "sound_esc50"))
 
 
 def emotion(data: Path) -> Iterator[dict]:
@@ -96,6 +101,17 @@ def questions(lines: Path, wavs: Path, chat: Path | None) -> Iterator[dict]:
             yield kept(row, text=normalised(asked), kind=pair.kind, question=asked, answer=pair.answer)
 
 
+def spoken_instructions(lines: Path, wavs: Path) -> Iterator[dict]:
+    """Recordings of the bundled instructions: `task`, and `instruction` in the words of its file."""
+    folder = files("kimi_audio.training") / "instructions"
+    tasks = [entry.name.removesuffix(".txt") for entry in folder.iterdir() if entry.name.endswith(".txt")]
+    known = {wording.lower(): (task, wording) for task in sorted(tasks) for wording in instructions(task)}
+    for said, row in recorded(lines, wavs):
+        if said in known:
+            task, wording = known[said]
+            yield kept(row, task=task, instruction=wording)
+
+
 def kept(row: dict, **labels: str | None) -> dict:
     return {key: row.get(key) for key in ("audio", "split", "set", "speaker", "duration")} | labels
 
@@ -106,6 +122,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--spoken", nargs=2, action="append", default=[], type=Path, metavar=("LINES", "WAVS"))
     parser.add_argument("--questions", nargs=2, action="append", default=[], type=Path, metavar=("LINES", "WAVS"))
+    parser.add_argument("--instructions", nargs=2, action="append", default=[], type=Path, metavar=("LINES", "WAVS"))
     parser.add_argument("--chat", type=Path)
     parser.add_argument("--quiet", type=Path)
     args = parser.parse_args()
@@ -115,6 +132,7 @@ def main() -> None:
         "sound": list(sound(args.data)), "emotion": list(emotion(args.data)), "noise": list(noise(args.data)),
         "quiet": list(quiet(args.data, args.quiet)),
         "questions": [row for lines, wavs in args.questions for row in questions(lines, wavs, args.chat)],
+        "instructions": [row for lines, wavs in args.instructions for row in spoken_instructions(lines, wavs)],
     }  # fmt: skip
     for kind, rows in kinds.items():
         for split in ("train", "dev"):
