@@ -85,14 +85,21 @@ class FrontEnd(nn.Module):
         self.blank = nn.Parameter(F.normalize(embeddings_VD.mean(0), dim=-1))
         self.log_scale = nn.Parameter(torch.tensor(3.0))
 
-    def forward(self, log_mel_BMT: Tensor, tokens_B: Tensor) -> Tensor:
-        """Log-probabilities of blank and tokens, (B, T, 1 + V); `tokens_B` counts each row's 12.5 Hz positions."""
+    def features(self, log_mel_BMT: Tensor, tokens_B: Tensor) -> Tensor:
+        """Acoustic features at 12.5 Hz, (B, T, 4 · d); `tokens_B` counts each row's positions."""
         frames = FRAMES_PER_TOKEN * int(tokens_B.max())
         mask = torch.arange(frames)[None] < FRAMES_PER_TOKEN * tokens_B[:, None]
         hidden_BTD = self.encoder(log_mel_BMT, num_frames=frames, mask=mask[:, None, None])
-        z_BTD = F.normalize(self.adaptor(hidden_BTD.unflatten(1, (-1, FRAMES_PER_TOKEN)).flatten(2)), dim=-1)
+        return hidden_BTD.unflatten(1, (-1, FRAMES_PER_TOKEN)).flatten(2)
+
+    def readout(self, features_BTF: Tensor) -> Tensor:
+        """Log-probabilities of blank and tokens, (B, T, 1 + V)."""
+        z_BTD = F.normalize(self.adaptor(features_BTF), dim=-1)
         classes = torch.cat([F.normalize(self.blank, dim=0)[None], self.embeddings])
         return (z_BTD @ classes.T * self.log_scale.exp()).log_softmax(-1)
+
+    def forward(self, log_mel_BMT: Tensor, tokens_B: Tensor) -> Tensor:
+        return self.readout(self.features(log_mel_BMT, tokens_B))
 
 
 class FrontEndObjective(Objective):
@@ -104,12 +111,14 @@ class FrontEndObjective(Objective):
         dev: stores for `evaluate`, by name.
         batch_seconds: sound in a batch, padding included.
         augment: changes a clip's samples; gets them and a random generator.
-        encoder_scale: the pretrained encoder's learning rate, as a share of the new parts'.
+        encoder_scale: the pretrained encoder's learning rate, as a share of the new parts'. With 0 the encoder is frozen
+            and runs once per clip: then thousands of small steps, which CTC needs to find its first alignment, are cheap.
+        max_clips: train on so many clips, drawn at random; None takes all.
     """
 
     def __init__(self, folder: Path, stores: list[tuple[WaveformStore, int]], dev: dict[str, WaveformStore],
                  batch_seconds: float = 60.0, seed: int = 0, augment: Augment | None = None,
-                 encoder_scale: float = 0.1) -> None:
+                 encoder_scale: float = 0.1, max_clips: int | None = None) -> None:
         self.folder, self.seed, self.augment, self.encoder_scale = folder, seed, augment, encoder_scale
         self.batch_tokens = int(batch_seconds * SAMPLE_RATE / TOKEN_SAMPLES)
         self.stores, self.dev = [store for store, _ in stores], dev
@@ -119,6 +128,9 @@ class FrontEndObjective(Objective):
         self.n_mels = self.model.encoder.config.num_mel_bins
         self.clips = [clip for number, (store, times) in enumerate(stores)
                       for clip in self._clips(number, store) for _ in range(times)]  # fmt: skip
+        if max_clips is not None:
+            self.clips = random.Random(seed).sample(self.clips, min(max_clips, len(self.clips)))
+        self._remembered: dict[tuple[int, int], Tensor] = {}
 
     def _clips(self, number: int, store: WaveformStore) -> Iterator[Clip]:
         """Clips whose target is spellable and fits into their length."""
@@ -148,19 +160,37 @@ class FrontEndObjective(Objective):
                 longest = clip.tokens
             batches[-1].append(clip)
         rng.shuffle(batches)
-        return [[*batch] for batch in batches]
+        return batches
 
     def loss(self, batch: list[Clip]) -> tuple[Tensor, Mapping[str, float | Tensor]]:
-        sounds = [self.stores[clip.store].samples(clip.row) for clip in batch]
-        if self.augment is not None:
-            rng = np.random.default_rng([int(torch.randint(2**31, ())), len(batch)])
-            sounds = [self.augment(samples, rng) for samples in sounds]
-        log_mel_BMT, tokens_B = self._inputs(sounds)
+        if self.encoder_scale:
+            log_mel_BMT, tokens_B = self._inputs(self._sounds(batch))
+            log_probs = self.model(spec_augment(log_mel_BMT), tokens_B)
+        else:
+            features = self._remember(batch)
+            tokens_B = torch.tensor([len(feature) for feature in features])
+            log_probs = self.model.readout(nn.utils.rnn.pad_sequence(features, batch_first=True).float())
         targets = [clip.target for clip in batch]
-        log_probs = self.model(spec_augment(log_mel_BMT), tokens_B)
         loss = F.ctc_loss(log_probs.transpose(0, 1), torch.tensor([c for t in targets for c in t]), tokens_B,
                           torch.tensor([len(t) for t in targets]), zero_infinity=True)  # fmt: skip
         return loss, {"tokens": float(tokens_B.sum())}
+
+    def _sounds(self, batch: list[Clip]) -> list[np.ndarray]:
+        sounds = [self.stores[clip.store].samples(clip.row) for clip in batch]
+        if self.augment is None:
+            return sounds
+        rng = np.random.default_rng(int(torch.randint(2**31, ())))
+        return [self.augment(samples, rng) for samples in sounds]
+
+    def _remember(self, batch: list[Clip]) -> list[Tensor]:
+        """Features (T, 4 · d) of each clip from the frozen encoder, computed the first time it is met."""
+        new = [clip for clip in batch if (clip.store, clip.row) not in self._remembered]
+        if new:
+            with torch.no_grad():
+                log_mel_BMT, tokens_B = self._inputs([self.stores[clip.store].samples(clip.row) for clip in new])
+                for clip, feature in zip(new, self.model.features(log_mel_BMT, tokens_B).half(), strict=True):
+                    self._remembered[clip.store, clip.row] = feature[: clip.tokens].clone()
+        return [self._remembered[clip.store, clip.row] for clip in batch]
 
     def _inputs(self, sounds: list[np.ndarray]) -> tuple[Tensor, Tensor]:
         """Batched log-mels (B, n_mels, 8·T + 2), the same numbers as after padding to 30 s, and tokens per row."""
@@ -190,7 +220,8 @@ class FrontEndObjective(Objective):
         new = [p for name, p in self.model.named_parameters() if not name.startswith("encoder.")]
         # Whisper's position table is a fixed sinusoid.
         pretrained = [p for name, p in self.model.encoder.named_parameters() if name != "embed_positions.weight"]
-        return [ParameterGroup("new", new), ParameterGroup("encoder", pretrained, self.encoder_scale)]
+        groups = [ParameterGroup("new", new), ParameterGroup("encoder", pretrained, self.encoder_scale)]
+        return groups if self.encoder_scale else groups[:1]
 
     def save(self, folder: Path) -> None:
         """A copy of the starting folder with the trained encoder and adaptor."""
