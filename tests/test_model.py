@@ -7,11 +7,13 @@ import pytest
 import soundfile
 from tiny_model import VOCAB, tiny_model
 
+from kimi_audio.audio.decode import load_audio
 from kimi_audio.errors import AudioError, ConfigError, DataError
 from kimi_audio.generation.transcript import join_texts
 from kimi_audio.model import KimiAudio
 
 RATE = 16_000
+SPEECH = load_audio(Path(__file__).parents[1] / "examples" / "kathleen.flac")
 
 
 @pytest.fixture(scope="module")
@@ -129,26 +131,26 @@ def test_silence_has_no_words(model: KimiAudio) -> None:
 
 
 def test_long_recordings_are_transcribed_passage_by_passage(model: KimiAudio) -> None:
-    pause = np.zeros(int(1.5 * RATE), np.float32)
-    recording = np.concatenate([part for pitch in (120, 180, 240, 150, 300) for part in (tone(3, pitch), pause)])
-    one_by_one = model.transcribe(recording, batch_size=1)
-    together = model.transcribe(recording, batch_size=4)
-    assert one_by_one.segments == together.segments
+    pause = np.zeros(3 * RATE, np.float32)
+    recording = np.concatenate([pause, SPEECH, pause, SPEECH * 0.3, pause, SPEECH * 0.7])
+    together = model.transcribe(recording)
+    assert model.transcribe(recording, batch_size=1).segments == together.segments
+    assert list(model.transcribe_segments(recording, batch_size=2)) == together.segments
+    assert len(together.segments) == 3
     assert together.seconds == len(recording) / RATE
     assert together.text == join_texts(segment.text for segment in together.segments)
     times = [time for segment in together.segments for time in (segment.start, segment.end)]
     assert times == sorted(times)
-    assert len(together.segments) >= 2
-    assert list(model.transcribe_segments(recording)) == together.segments
     for segment in together.segments:
         assert len(segment.text) <= 0.6 * 12.5 * (segment.end - segment.start) + 9
 
 
-def test_other_rates_and_instructions(model: KimiAudio) -> None:
-    twice_as_fast = np.repeat(tone(3), 2)
-    assert model.transcribe(twice_as_fast, rate=2 * RATE).seconds == 3.0
-    texts = {model.transcribe(tone(3), instruction=instruction).text for instruction in ("a", "b", "c", "d")}
+def test_other_rates_instructions_and_short_passages(model: KimiAudio) -> None:
+    assert model.transcribe(np.repeat(SPEECH, 2), rate=2 * RATE).seconds == len(SPEECH) / RATE
+    texts = {model.transcribe(SPEECH, instruction=instruction).text for instruction in ("a", "b", "c", "d")}
     assert len(texts) > 1
+    short = tiny_model(generation_config={"max_segment_seconds": 2.0})
+    assert all(segment.end - segment.start <= 2.0 for segment in short.transcribe_segments(SPEECH))
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,8 @@ class KimiAudio:
     ) -> Iterator[TranscriptSegment]:
         asked = Message("user", "text", instruction or self.habits.transcribe_instruction)
         params = self._params(options)
-        passages = iter(speech_segments(blocks, SAMPLE_RATE, max_seconds=self.habits.max_segment_seconds))
+        longest = self.habits.max_segment_seconds
+        passages = speech_segments(blocks, SAMPLE_RATE, max_seconds=longest, target_seconds=min(15.0, longest))
         while batch := list(islice(passages, batch_size)):
             prompts = [self.prompt([asked, Message("user", "audio", passage.samples)]) for passage in batch]
             for passage, ids in zip(batch, self._transcribe_batch(prompts, params), strict=True):
