@@ -99,21 +99,18 @@ def reverberate(samples: Samples, impulse: Samples) -> Samples:
     return (wet * np.sqrt(np.mean(samples**2) / max(np.mean(wet**2), 1e-12))).astype(np.float32)
 
 
-def spec_augment(
-    log_mel_MT: Tensor, rng: np.random.Generator, time_masks: int = 2, longest: int = 40, mel_masks: int = 1, widest: int = 12
-) -> Tensor:
-    """SpecAugment: a copy of the log-mel (n_mels, T) with stretches of time and bands of mels at its minimum.
+def spec_augment(log_mel_MT: Tensor, rng: np.random.Generator, longest: int = 40, widest: int = 12) -> Tensor:
+    """SpecAugment: a copy of the log-mel (n_mels, T) with two stretches of time and a band of mels at its minimum.
 
-    A time mask covers up to `longest` frames (10 ms each), but at most an eighth of the clip; a mel mask up to `widest`.
+    A stretch covers up to `longest` frames of 10 ms, but at most an eighth of the clip; the band up to `widest` mels.
     """
     masked, floor = log_mel_MT.clone(), log_mel_MT.min()
     mels, frames = masked.shape
-    for _ in range(time_masks):
+    for _ in range(2):
         width = int(rng.integers(min(longest, frames // 8) + 1))
         start = int(rng.integers(frames - width + 1))
         masked[:, start : start + width] = floor
-    for _ in range(mel_masks):
-        width = int(rng.integers(min(widest, mels) + 1))
-        start = int(rng.integers(mels - width + 1))
-        masked[start : start + width] = floor
+    width = int(rng.integers(min(widest, mels) + 1))
+    start = int(rng.integers(mels - width + 1))
+    masked[start : start + width] = floor
     return masked

@@ -73,13 +73,12 @@ class HeardCache:
             DataError: when the recording was never cached.
         """
         entry = self._entry(key)
-        rows = slice(entry["start"], entry["start"] + entry["length"])
-        codes = self._map(entry["shard"], "codes", np.int32)[rows]
-        if not entry["width"]:
-            return Heard(codes.tolist())
-        flat = self._map(entry["shard"], "features", np.float16)[rows.start * entry["width"] : rows.stop * entry["width"]]
-        features = torch.from_numpy(flat.astype(np.float32)).view(1, -1, entry["width"])
-        return Heard(codes.tolist(), features)
+        start, end, width = entry["start"], entry["start"] + entry["length"], entry["width"]
+        codes = self._map(entry["shard"], "codes", np.int32)[start:end].tolist()
+        if not width:
+            return Heard(codes)
+        flat = self._map(entry["shard"], "features", np.float16)[start * width : end * width]
+        return Heard(codes, torch.from_numpy(flat.astype(np.float32)).view(1, -1, width))
 
     def add(self, key: str, heard: Heard) -> None:
         """Append a recording; features may be absent. A key that is there already is left as it is."""

@@ -47,7 +47,7 @@ def read_recordings(path: Path, split: str | None = None, needs: Sequence[str] =
     """The recordings of a manifest with absolute `audio` paths; of one split, if asked.
 
     Args:
-        needs: fields (`text`, `label`, ...) that every row must have as a string that is not empty.
+        needs: fields (`text`, `label`, ...) that every row must have as a string; silence has the text "".
 
     Raises:
         DataError: a line is malformed, lacks a field, or names a file that is not there; or there is no row at all.
@@ -58,8 +58,8 @@ def read_recordings(path: Path, split: str | None = None, needs: Sequence[str] =
         if split is not None and row.get("split", split) != split:
             continue
         for name in needs:
-            if not isinstance(row.get(name), str) or not row[name].strip():
-                raise DataError(f"{place}: field {name!r} is {row.get(name)!r}; this use needs a text that is not empty.")
+            if not isinstance(row.get(name), str):
+                raise DataError(f"{place}: field {name!r} is {row.get(name)!r}; a text is needed here.")
         rows.append({**row, "audio": _resolve(place, path.parent, row["audio"])})
     if not rows:
         raise DataError(f"{path}: the manifest holds no recording" + (f" of the split {split!r}." if split else "."))

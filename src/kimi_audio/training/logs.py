@@ -1,8 +1,8 @@
 """What a run tells: `metrics.jsonl`, TensorBoard events, a loss curve and the progress line.
 
-    RUN/metrics.jsonl     a line per step {"step", "loss", "learning_rate", ...} and per evaluation {"step", "dev/..."}
-    RUN/tensorboard/      the same for TensorBoard
-    RUN/loss.png          loss and dev figures over steps
+RUN/metrics.jsonl     a line per step {"step", "loss", "learning_rate", ...} and per evaluation {"step", "dev/..."}
+RUN/tensorboard/      the same for TensorBoard
+RUN/loss.png          loss and dev figures over steps
 """
 
 from __future__ import annotations

@@ -90,7 +90,8 @@ class Reader:
                 return node.value
             self.fail(node, f"field {name} is {_shown(node)}; accepted are {', '.join(map(str, arguments))}.")
         if origin is dict:
-            return {key: self.value(value, arguments[1], _join(name, key)) for key, value in self.fields(node, name).items()}
+            entries = self.fields(node, name).items()
+            return {key: self.value(value, arguments[1], _join(name, key)) for key, value in entries}
         if origin in (list, tuple):
             return self._sequence(node, origin, arguments, name)
         return self._scalar(node, kind, name)

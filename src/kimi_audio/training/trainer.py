@@ -216,9 +216,7 @@ def _make_optimizer(objective: Objective, config: TrainConfig) -> torch.optim.Ad
         vectors = [p for p in group.parameters if p.ndim < 2]
         for parameters, decay in ((matrices, config.weight_decay), (vectors, 0.0)):
             if parameters:
-                groups.append(
-                    {"params": parameters, "scale": group.scale, "start": group.start, "weight_decay": decay}
-                )
+                groups.append({"params": parameters, "scale": group.scale, "start": group.start, "weight_decay": decay})
     if not groups:
         raise ConfigError("nothing to train: every parameter of the model is frozen.")
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, fused=True)

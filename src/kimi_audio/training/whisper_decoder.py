@@ -1,7 +1,7 @@
 """Whisper's text decoder, for training only: it teaches the semantic tokenizer what words are (SPEC §6).
 
     decoder = WhisperDecoder(WhisperDecoderConfig.from_dict(config))
-    logits_BTV = decoder(token_ids_BT, memory_BSD, memory_valid_BS)
+    logits_nV = decoder.logits(decoder(token_ids_BT, memory_BSD, memory_valid_BS)[wanted])
 
 Parameter names are those of Hugging Face's Whisper checkpoints under `model.decoder.`; the head is tied to the token
 embedding, as there.
@@ -18,6 +18,9 @@ from torch import Tensor, nn
 
 from kimi_audio.errors import CheckpointError
 from kimi_audio.tokenizer.whisper import WhisperAttention
+
+ENGLISH_ONLY_END = 50256
+"""Id of the end of text in Whispers that know neither a language nor a task; it is one higher in all others."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class DecoderLayer(nn.Module):
 
 
 class WhisperDecoder(nn.Module):
-    """Token ids and encoder states in, logits out; always over whole sequences, as training wants it."""
+    """Token ids and encoder states in, states out; always over whole sequences, as training wants it."""
 
     def __init__(self, config: WhisperDecoderConfig) -> None:
         super().__init__()
@@ -81,7 +84,7 @@ class WhisperDecoder(nn.Module):
         self.layer_norm = nn.LayerNorm(config.d_model)
 
     def forward(self, token_ids_BT: Tensor, memory_BSD: Tensor, memory_valid_BS: Tensor) -> Tensor:
-        """Logits (B, T, vocab_size).
+        """States (B, T, d_model), of which `logits` makes logits.
 
         Args:
             token_ids_BT: int64, at most `max_target_positions` each; padding may stand at the end.
@@ -91,7 +94,11 @@ class WhisperDecoder(nn.Module):
         x_BTD = self.embed_tokens(token_ids_BT) + self.embed_positions.weight[: token_ids_BT.shape[1]]
         for layer in self.layers:
             x_BTD = layer(x_BTD, memory_BSD, memory_valid_BS[:, None, None, :])
-        return F.linear(self.layer_norm(x_BTD), self.embed_tokens.weight)
+        return self.layer_norm(x_BTD)
+
+    def logits(self, x: Tensor) -> Tensor:
+        """(..., d_model) to (..., vocab_size)."""
+        return F.linear(x, self.embed_tokens.weight)
 
 
 class WhisperText:
@@ -109,14 +116,9 @@ class WhisperText:
             raise CheckpointError(f"{path} is missing; the recognition loss needs Whisper's tokenizer.")
         self._tokenizer = Tokenizer.from_file(str(path))
         self.end = self._id("<|endoftext|>")
-        language = self._tokenizer.token_to_id("<|en|>")
-        marks = ["<|startoftranscript|>", "<|notimestamps|>"]
-        # English-only Whispers know neither a language nor a task.
-        if language is not None and self.end < 50257:
-            marks = marks[:1]
-        elif language is not None:
-            marks = ["<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>"]
-        self.start = [self._id(mark) for mark in marks]
+        english_only = self.end == ENGLISH_ONLY_END
+        task = [] if english_only else ["<|en|>", "<|transcribe|>"]
+        self.start = [self._id(mark) for mark in ("<|startoftranscript|>", *task, "<|notimestamps|>")]
 
     def _id(self, token: str) -> int:
         number = self._tokenizer.token_to_id(token)

@@ -68,7 +68,7 @@ class LanguageObjective(Objective):
     regularisation: Regularisation = field(default_factory=Regularisation)
     rates: Mapping[str, float] = field(default_factory=dict)
     frozen_until: Mapping[str, float] = field(default_factory=dict)
-    export: Callable[[nn.ModuleDict, Path], None] | None = None
+    export: Callable[[Path], None] | None = None
     dev: Mapping[str, list[Prompt]] = field(default_factory=dict)
     measure: Callable[[AudioLLM], Mapping[str, float]] | None = None
 
@@ -127,7 +127,7 @@ class LanguageObjective(Objective):
         if self.export is None:
             super().save(folder)
         else:
-            self.export(self.model, folder)
+            self.export(folder)
 
 
 def _cross_entropy(head: nn.Module, x_ND: Tensor, at: Tensor, labels: Tensor, smoothing: float) -> Tensor:
