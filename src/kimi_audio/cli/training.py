@@ -13,7 +13,10 @@ def train(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="What to train, on what, for how long.")],
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
 ) -> None:
-    """Train what a recipe describes; interrupted, it can be resumed with the same result."""
+    """Train what a recipe describes. Ctrl-C saves a checkpoint; --resume goes on from it to the same result."""
     from kimi_audio.training.recipe import run_recipe
 
-    run_recipe(recipe, resume=resume)
+    result = run_recipe(recipe, resume=resume)
+    if not result.finished:
+        common.tell(f"interrupted at step {result.step}; the same command with --resume goes on from there")
+        raise typer.Exit(common.INTERRUPTED)

@@ -1,0 +1,35 @@
+"""What every benchmark shares: the machine by name, and results as JSON lines."""
+
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def machine() -> dict[str, Any]:
+    """The processor, its cores, and the versions that a timing depends on."""
+    import torch
+
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return {
+        "cpu": names[0] if names else platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "vector": torch.backends.cpu.get_cpu_capability(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def report(rows: list[dict[str, Any]], output: Path | None) -> None:
+    """Print `rows` as JSON lines; with `output` write them there too, each with the machine."""
+    for row in rows:
+        print(json.dumps(row), flush=True)
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        where = machine()
+        output.write_text("".join(json.dumps({**row, "machine": where}) + "\n" for row in rows))
