@@ -169,8 +169,9 @@ class AudioLLM(nn.Module):
             x_BTD = x_BTD.index_put(
                 continuous_mask_BT.nonzero(as_tuple=True), (x_BTD[continuous_mask_BT] + heard) * math.sqrt(2.0)
             )
-        # The official code leaves the text embedding out when all text ids are 0.
-        return x_BTD + self.model.embed_tokens(text_ids_BT) if text_ids_BT.any() else x_BTD
+        # The official code leaves the text embedding out when all text ids are 0; per row, so that rows stay independent.
+        written_B = text_ids_BT.any(dim=1)
+        return x_BTD + self.model.embed_tokens(text_ids_BT) * written_B[:, None, None]
 
     def _aligned_features(self, mask_BT: Tensor, features: list[Tensor]) -> Tensor:
         """Features of the N masked positions in row-major order: (N, F)."""

@@ -19,7 +19,7 @@ import numpy as np
 import tiktoken
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from kimi_audio.audio.log_mel import SAMPLE_RATE, whisper_log_mel
@@ -34,6 +34,8 @@ from kimi_audio.training.objective import Objective, ParameterGroup
 
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 ENCODER = "whisper-large-v3"
+READOUT = "ctc_readout.safetensors"
+"""Blank and temperature of the readout, beside the model, for a second round of this stage; the model needs neither."""
 MIN_COUNT = 8
 
 
@@ -257,7 +259,10 @@ def read_front_end(folder: Path, ids: list[int]) -> FrontEnd:
     adaptor.load_state_dict({k.removeprefix(prefix): v.float() for k, v in tensors.items() if k.startswith(prefix)})
     encoder = WhisperEncoder(WhisperEncoderConfig.from_dict(read_json(folder / ENCODER / "config.json")))
     encoder.load_state_dict({k.removeprefix("model.encoder."): v.float() for k, v in read_tensors(folder / ENCODER).items()})
-    return FrontEnd(encoder, adaptor, tensors["model.embed_tokens.weight"].float()[ids])
+    model = FrontEnd(encoder, adaptor, tensors["model.embed_tokens.weight"].float()[ids])
+    if (readout := folder / READOUT).exists():
+        model.load_state_dict(load_file(readout), strict=False)
+    return model
 
 
 def write_front_end(model: FrontEnd, folder: Path) -> None:
@@ -273,5 +278,6 @@ def write_front_end(model: FrontEnd, folder: Path) -> None:
     for name, value in model.adaptor.state_dict().items():
         tensors[f"model.vq_adaptor.{name}"] = value * scale if name.startswith("layers.4.") else value
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    save_file({"blank": model.blank.detach(), "log_scale": model.log_scale.detach()}, folder / READOUT)
     encoder = {f"model.encoder.{name}": value for name, value in model.encoder.state_dict().items()}
     save_file(encoder, folder / ENCODER / "model.safetensors", {"format": "pt"})
