@@ -8,46 +8,18 @@ an audio branch. `kimi_audio.checkpoint.small` makes a whole model folder out of
     config, state = llm_from_hf("Qwen2.5-0.5B")      # text logits equal those of transformers
 """
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from kimi_audio.checkpoint.files import read_json, read_tensors
 from kimi_audio.errors import CheckpointError
 
 NUM_RESERVED = 64
 """Special ids reserved after the BPE ids when the source has fewer rows to spare (official: 421)."""
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises CheckpointError if it is missing or not an object."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror}).") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not valid JSON.") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: a JSON object is expected.")
-    return value
-
-
-def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """All tensors of an HF folder's safetensors files, single or sharded, in their stored dtypes."""
-    index = folder / "model.safetensors.index.json"
-    files = sorted(set(read_json(index)["weight_map"].values())) if index.exists() else ["model.safetensors"]
-    tensors = {}
-    for name in files:
-        try:
-            with safe_open(folder / name, framework="pt") as shard:
-                tensors.update({key: shard.get_tensor(key) for key in shard.keys()})  # noqa: SIM118
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{folder / name}: cannot be read as safetensors ({error}).") from error
-    return tensors
 
 
 def llm_from_hf(folder: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -8,16 +8,16 @@ and drawn from a fixed seed.
     build_small("smollm2", "whisper-tiny.en", "init", vocab_size=16384, texts=sentences, mimo_layers=0)
 """
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from kimi_audio.checkpoint.convert import NUM_RESERVED, audio_fields, llm_from_hf, read_json, read_tensors
+from kimi_audio.checkpoint.convert import NUM_RESERVED, audio_fields, llm_from_hf
+from kimi_audio.checkpoint.files import read_json, read_tensors, write_json, write_tensors
+from kimi_audio.checkpoint.layout import ACOUSTIC_FOLDER, CLIP_SILENCE, SEMANTIC_FOLDER, SHARD_BYTES, write_encoder
 from kimi_audio.checkpoint.vocabulary import MISSING, SourceVocabulary, choose_tokens, read_vocabulary, write_tiktoken
 from kimi_audio.errors import CheckpointError
 from kimi_audio.tokenizer.semantic import SemanticTokenizerConfig
@@ -70,7 +70,7 @@ def build_small(
         fork_layer=fork_layer,
     )
     rows = -(-(vocab_size + NUM_RESERVED + audio_codes) // 64) * 64
-    config |= {"vocab_size": rows, "tie_word_embeddings": True, "use_whisper_feature": True}
+    config |= {"vocab_size": rows, "tie_word_embeddings": True, "use_whisper_feature": True, CLIP_SILENCE: True}
     generator = torch.Generator().manual_seed(seed)
     state["model.embed_tokens.weight"] = embedding_rows(
         state["model.embed_tokens.weight"], source, kept, rows, generator
@@ -79,25 +79,26 @@ def build_small(
     state |= new_parts(config, state, generator)
 
     out.mkdir(parents=True, exist_ok=True)
-    _write_json(out / "config.json", config)
-    _write_json(out / "tokenizer_config.json", {"num_reserved_special_tokens": NUM_RESERVED})
-    _write_json(out / "generation_config.json", {"text_temperature": 0.0, "text_top_k": 5})
-    save_file(state, out / "model.safetensors", {"format": "pt"})
+    write_json(out / "config.json", config)
+    write_json(out / "tokenizer_config.json", {"num_reserved_special_tokens": NUM_RESERVED})
+    write_json(out / "generation_config.json", {"text_temperature": 0.0, "text_top_k": 5})
+    write_tensors(out, state, SHARD_BYTES)
     write_tiktoken(out / "tiktoken.model", [source.tokens[rank] for rank in kept])
-    _write_encoder(out / "whisper-large-v3", whisper, {f"model.encoder.{k}": v for k, v in encoder.items()})
-    semantic_layers = semantic_layers or whisper["encoder_layers"] // 2
+    write_encoder(out / ACOUSTIC_FOLDER, whisper, {f"model.encoder.{k}": v for k, v in encoder.items()}, SHARD_BYTES)
+    below = semantic_layers or whisper["encoder_layers"] // 2
     semantic = SemanticTokenizerConfig.from_dict(
         whisper
         | {
-            "pooling_position": semantic_layers,
-            "quantize_position": semantic_layers,
+            "pooling_position": below,
+            "quantize_position": below,
             "quantize_vocab_size": audio_codes,
         }
     )
-    _write_encoder(
-        out / "glm-4-voice-tokenizer",
+    write_encoder(
+        out / SEMANTIC_FOLDER,
         semantic.to_dict(),
-        semantic_tensors(encoder, semantic_layers, audio_codes, generator),
+        semantic_tensors(encoder, below, audio_codes, generator),
+        SHARD_BYTES,
     )
     return {"bpe": vocab_size, "special": NUM_RESERVED, "audio": audio_codes, "rows": rows}
 
@@ -185,27 +186,3 @@ def semantic_tensors(
         "ema_count": torch.ones(codes, dtype=positions.dtype),
         "ema_weight": codebook.clone(),
     }
-
-
-def _write_encoder(folder: Path, config: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_json(folder / "config.json", config)
-    _write_json(
-        folder / "preprocessor_config.json",
-        {
-            "feature_extractor_type": "WhisperFeatureExtractor",
-            "feature_size": config["num_mel_bins"],
-            "sampling_rate": 16000,
-            "hop_length": 160,
-            "chunk_length": 30,
-            "n_fft": 400,
-            "padding_value": 0.0,
-        },
-    )
-    save_file(
-        {name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "model.safetensors", {"format": "pt"}
-    )
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

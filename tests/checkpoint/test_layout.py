@@ -1,0 +1,233 @@
+"""Model folders: what is saved loads back identically, official variants load, faults are named."""
+
+import json
+import resource
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from kimi_audio.checkpoint.files import INDEX, SINGLE
+from kimi_audio.checkpoint.hub import resolve
+from kimi_audio.checkpoint.layout import (
+    ACOUSTIC_FOLDER,
+    SEMANTIC_FOLDER,
+    ModelParts,
+    load_llm,
+    load_parts,
+    load_whisper,
+    save_parts,
+    tensors_of,
+)
+from kimi_audio.errors import CheckpointError
+from kimi_audio.llm.config import KimiAudioConfig
+from kimi_audio.llm.model import AudioLLM
+from kimi_audio.text import TextTokenizer
+from kimi_audio.tokenizer.acoustic import AcousticEncoder
+from kimi_audio.tokenizer.semantic import SemanticTokenizer, SemanticTokenizerConfig
+from kimi_audio.tokenizer.whisper import WhisperEncoder, WhisperEncoderConfig
+
+LLM = {
+    "vocab_size": 352, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "num_base_tokens": 256, "kimia_token_offset": 320, "kimia_mimo_layers": 2,
+    "kimia_mimo_transformer_from_layer_index": 1, "kimia_adaptor_input_dim": 64, "kimia_media_begin": 274,
+    "kimia_media_end": 276, "an_unknown_field": [1, 2],
+}  # fmt: skip
+ENCODER = {"d_model": 16, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 32}
+
+
+def make_parts(**changes):
+    torch.manual_seed(0)
+    semantic = ENCODER | {"pooling_position": 1, "quantize_position": 1, "quantize_vocab_size": 32}
+    return ModelParts(
+        AudioLLM(KimiAudioConfig.from_dict(LLM | changes)).eval(),
+        AcousticEncoder(WhisperEncoder(WhisperEncoderConfig.from_dict(ENCODER)), clip_silence=True),
+        SemanticTokenizer(SemanticTokenizerConfig.from_dict(semantic)),
+        TextTokenizer({bytes([byte]): byte for byte in range(256)}),
+        {"text_temperature": 0.0},
+    )
+
+
+def assert_same(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        assert torch.equal(ours[name], theirs[name]), name
+
+
+@pytest.fixture
+def folder(tmp_path):
+    save_parts(tmp_path / "model", make_parts(), shard_bytes=20_000)
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_saved_model_loads_identically(tmp_path, tied):
+    parts = make_parts(tie_word_embeddings=tied)
+    save_parts(tmp_path / "m", parts, shard_bytes=20_000)
+    assert (tmp_path / "m" / INDEX).exists()
+    assert len(list((tmp_path / "m").glob("model-*.safetensors"))) > 3
+    loaded = load_parts(tmp_path / "m")
+    for name in ("llm", "acoustic", "semantic"):
+        assert_same(tensors_of(getattr(loaded, name)), tensors_of(getattr(parts, name)))
+    assert (loaded.llm.lm_head.weight is loaded.llm.model.embed_tokens.weight) == tied
+    assert loaded.llm.config.to_dict() == loaded.llm.config.to_dict() | LLM | {"tie_word_embeddings": tied}
+    assert loaded.acoustic is not None and loaded.acoustic.clip_silence
+    assert loaded.tokenizer.ranks == parts.tokenizer.ranks
+    assert loaded.generation_config == parts.generation_config
+    save_parts(tmp_path / "again", loaded, shard_bytes=20_000)
+    for path in sorted((tmp_path / "again").rglob("*.*")):
+        assert path.read_bytes() == (tmp_path / "m" / path.relative_to(tmp_path / "again")).read_bytes(), path
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_dtype(folder, dtype):
+    parts = load_parts(folder, dtype=dtype)
+    assert {tensor.dtype for tensor in tensors_of(parts.llm).values()} == {dtype}
+    assert_same(tensors_of(parts.llm), {k: v.to(dtype) for k, v in tensors_of(make_parts().llm).items()})
+
+
+@pytest.mark.parametrize("prefix", ["model.encoder.", "encoder."])
+def test_both_whisper_prefixes(tmp_path, prefix):
+    save_parts(tmp_path / "m", make_parts())
+    whisper = tmp_path / "m" / ACOUSTIC_FOLDER
+    bare = {name.removeprefix("model.encoder."): value for name, value in load_file(whisper / SINGLE).items()}
+    decoder = {"model.decoder.layer_norm.weight": torch.ones(4), "proj_out.weight": torch.ones(4)}
+    save_file({prefix + name: value for name, value in bare.items()} | decoder, whisper / SINGLE)
+    assert_same(tensors_of(load_whisper(whisper)), bare)
+
+
+def rewrite(path, change):
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("lm_head.weight"), "lm_head.weight is missing"),
+        (lambda t: t.update(extra=torch.ones(1)), "extra has no place"),
+        (lambda t: t.update({"lm_head.weight": torch.ones(352, 31)}), r"\[352, 31\].*asks for \[352, 32\]"),
+        (lambda t: t.update({"lm_head.weight": torch.ones(352, 32).long()}), "dtype torch.int64"),
+    ],
+)
+def test_wrong_tensors(tmp_path, change, message):
+    save_parts(tmp_path / "m", make_parts())
+    rewrite(tmp_path / "m" / SINGLE, change)
+    with pytest.raises(CheckpointError, match=message):
+        load_llm(tmp_path / "m")
+
+
+def test_missing_shard_is_named(folder):
+    shard = sorted(folder.glob("model-*"))[1]
+    shard.unlink()
+    with pytest.raises(CheckpointError, match=shard.name):
+        load_parts(folder)
+
+
+def test_config_faults(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "hidden_size"}))
+    with pytest.raises(CheckpointError, match=r"config\.json: field 'hidden_size' is missing"):
+        load_parts(folder)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match="not valid JSON"):
+        load_parts(folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(CheckpointError, match="not a model folder"):
+        load_parts(folder)
+
+
+def test_names_that_are_no_model(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(CheckpointError, match="is a file"):
+        resolve(tmp_path / "file")
+    with pytest.raises(CheckpointError, match="no such folder"):
+        resolve(tmp_path / "absent")
+    monkeypatch.setenv("KIMI_AUDIO_MODEL", str(tmp_path))
+    assert resolve() == tmp_path
+    monkeypatch.setenv("KIMI_AUDIO_MODEL", str(tmp_path / "absent"))
+    with pytest.raises(CheckpointError, match="no such folder"):
+        resolve()
+
+
+def test_offline_hub_id_is_one_sentence(tmp_path):
+    code = (
+        "from kimi_audio.checkpoint.hub import resolve\n"
+        "from kimi_audio.errors import CheckpointError\n"
+        "try: resolve('nobody/no-such-model')\n"
+        "except CheckpointError as error: print(error)\n"
+    )
+    env = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "PYTHONPATH": ":".join(sys.path), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("nobody/no-such-model: is no folder here, and cannot be fetched")
+
+
+def test_saving_replaces_a_model_and_keeps_its_readme(folder):
+    (folder / "README.md").write_text("about")
+    (folder / "model-00099-of-00099.safetensors").write_text("stale")
+    save_parts(folder, make_parts(kimia_mimo_layers=0))
+    assert (folder / "README.md").read_text() == "about"
+    assert [path.name for path in folder.glob("model*")] == [SINGLE]
+    assert load_parts(folder).llm.config.kimia_mimo_layers == 0
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_saving_spares_other_folders(tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(CheckpointError, match="not overwritten"):
+        save_parts(tmp_path, make_parts())
+
+
+def test_full_disk_leaves_the_old_model(folder):
+    """A limit on file size stands in for a full disk: the write fails in the middle."""
+    before = {path: path.read_bytes() for path in folder.rglob("*.*")}
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        with pytest.raises(CheckpointError, match="cannot be written"):
+            save_parts(folder, make_parts())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert {path: path.read_bytes() for path in folder.rglob("*.*")} == before
+    assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+PEAK = """
+import resource, sys, torch
+from kimi_audio.checkpoint.layout import load_llm
+warm = load_llm(sys.argv[1], dtype=torch.float32)
+base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+big = load_llm(sys.argv[2], dtype=getattr(torch, sys.argv[3]))
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base
+print(peak * 1024 / sum(p.nbytes for p in big.parameters()))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("stored", "wanted"), [("float16", "float32"), ("float32", "bfloat16"), ("float16", "float16")]
+)
+def test_peak_memory(tmp_path, folder, stored, wanted):
+    big = make_parts(vocab_size=64_000, hidden_size=1024, intermediate_size=2816, num_hidden_layers=4)
+    big.llm.to(getattr(torch, stored))
+    save_parts(tmp_path / "big", big)
+    command = [sys.executable, "-c", PEAK, str(folder), str(tmp_path / "big"), wanted]
+    env = {"PYTHONPATH": ":".join(sys.path), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    assert float(done.stdout) <= 1.1, done.stdout
+
+
+def test_semantic_tokenizer_is_looked_up_on_the_hub_when_absent(folder, monkeypatch):
+    (folder / SEMANTIC_FOLDER).rename(folder.parent / "elsewhere")
+    asked = []
+
+    def snapshot_download(repo_id, allow_patterns):
+        asked.append(repo_id)
+        return str(folder.parent / "elsewhere")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    assert_same(tensors_of(load_parts(folder).semantic), tensors_of(make_parts().semantic))
+    assert asked == ["THUDM/glm-4-voice-tokenizer"]
