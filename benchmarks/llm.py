@@ -4,8 +4,8 @@
     python benchmarks/llm.py --official CHECKOUT -o benchmarks/results/llm.jsonl
 
 The model is random: 234 M parameters, hidden size 1024, 12 layers, 3 more in the audio branch, which forks after layer
-8. Systems take turns, round by round, so that a machine's moods hit all alike; figures are medians over the rounds. Both
-run their own complete loop (embedding, layers, heads, greedy choice of both streams) on the same prompt of heard
+8. Systems take turns, round by round, so that a machine's moods hit all alike; figures are medians over the rounds.
+Both run their own complete loop (embedding, layers, heads, greedy choice of both streams) on the same prompt of heard
 speech. `--official` wants a checkout with `kimia_infer/` and `finetune_codes/`.
 """
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
 
 import typer
 
-from kimi_audio.errors import KimiAudioError
+from kimi_audio.errors import ConfigError, KimiAudioError
 
 if TYPE_CHECKING:
     from kimi_audio.model import KimiAudio
@@ -35,7 +35,8 @@ class Dtype(str, Enum):
 
 
 class Device(str, Enum):
-    auto = "auto"
+    """Where to compute."""
+
     cpu = "cpu"
     cuda = "cuda"
     mps = "mps"
@@ -43,12 +44,12 @@ class Device(str, Enum):
 
 Model = Annotated[str | None, typer.Option("--model", "-m", help="Folder or hub id; the bundled model if not given.")]
 DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="Type of the weights in memory.")]
-DeviceOption = Annotated[Device, typer.Option("--device", help="auto: cuda or mps if present, else cpu.")]
+DeviceOption = Annotated[Device | None, typer.Option("--device", help="cuda or mps if present, else cpu.")]
 Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; as many as cores if not given.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 
 
-def load(model: str | None, dtype: Dtype, device: Device, threads: int | None) -> "KimiAudio":
+def load(model: str | None, dtype: Dtype, device: Device | None, threads: int | None) -> "KimiAudio":
     """The model that the options name."""
     import torch
 
@@ -56,10 +57,12 @@ def load(model: str | None, dtype: Dtype, device: Device, threads: int | None) -
 
     if threads:
         torch.set_num_threads(threads)
-    where = device.value
-    if device is Device.auto:
-        where = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    return KimiAudio.from_pretrained(model, dtype=dtype.value, device=where)
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device and not present[device.value]:
+        raise ConfigError(
+            f"--device {device.value}: this machine has none; present is {', '.join(filter(present.get, present))}"
+        )
+    return KimiAudio.from_pretrained(model, dtype=dtype.value, device=device and device.value)
 
 
 def command(run: Callable[P, T]) -> Callable[P, T]:

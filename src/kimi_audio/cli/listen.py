@@ -32,7 +32,7 @@ def transcribe(
     ] = None,
     model: common.Model = None,
     dtype: common.DtypeOption = common.Dtype.float32,
-    device: common.DeviceOption = common.Device.auto,
+    device: common.DeviceOption = None,
     threads: common.Threads = None,
 ) -> None:
     """Write down what is said: one line per file, as each finishes.
@@ -57,7 +57,8 @@ def transcribe(
             if json:
                 common.print_json(audio=path, text=result.text, seconds=seconds, rtf=rtf)
                 continue
-            print(f"{path}\t{result.text}" if len(audio) > 1 else result.text, flush=True)
+            line = " ".join(result.text.split())
+            print(f"{path}\t{line}" if len(audio) > 1 else line, flush=True)
             common.tell(f"{path}: {seconds:.1f} s of sound in {result.elapsed:.1f} s ({rtf:.2f} × real time)")
     batch.end()
 
@@ -69,7 +70,7 @@ def ask(
     json: common.Json = False,
     model: common.Model = None,
     dtype: common.DtypeOption = common.Dtype.float32,
-    device: common.DeviceOption = common.Device.auto,
+    device: common.DeviceOption = None,
     threads: common.Threads = None,
 ) -> None:
     """Answer an instruction about one or more sounds, heard together in the order given.

@@ -1,5 +1,6 @@
 """SubRip and WebVTT: spoken passages with times, as text that players read."""
 
+import html
 from collections.abc import Iterable, Iterator
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -20,8 +21,9 @@ def pieces(segments: "Iterable[TranscriptSegment]", kind: Format) -> Iterator[st
     if kind is Format.vtt:
         yield "WEBVTT\n\n"
     for number, segment in enumerate(segments, 1):
-        head = f"{number}\n" if kind is Format.srt else ""
-        yield f"{head}{timestamp(segment.start, kind)} --> {timestamp(segment.end, kind)}\n{segment.text}\n\n"
+        text = " ".join(segment.text.split())  # an empty line would end the passage
+        head, text = (f"{number}\n", text) if kind is Format.srt else ("", html.escape(text, quote=False))
+        yield f"{head}{timestamp(segment.start, kind)} --> {timestamp(segment.end, kind)}\n{text}\n\n"
 
 
 def timestamp(seconds: float, kind: Format) -> str:

@@ -84,5 +84,6 @@ def named_label(answer: str, names: Mapping[str, Sequence[str]]) -> str | None:
 
 
 def words_per_minute(texts: Sequence[str], seconds: float) -> float:
-    """Words in `texts`, said of `seconds` of sound, per minute."""
-    return sum(len(normalise(text).split()) for text in texts) / (seconds / 60)
+    """Words in `texts`, said of `seconds` of sound, per minute; dots and dashes are no words."""
+    words = [word for text in texts for word in normalise(text).split() if any(map(str.isalnum, word))]
+    return len(words) / (seconds / 60)

@@ -1,0 +1,223 @@
+"""The command line as a user meets it: what it prints, where, and with which exit code."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from tiny_model import tiny_model
+from typer.testing import CliRunner, Result
+
+from kimi_audio.cli import app, subtitles
+from kimi_audio.generation.transcript import TranscriptSegment
+
+ROOT = Path(__file__).parents[1]
+SPEECH = str(ROOT / "examples" / "kathleen.flac")
+DOG = str(ROOT / "examples" / "dog.flac")
+COMMAND = [sys.executable, "-c", "from kimi_audio.cli import main; main()"]
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with a complete model of random weights."""
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny_model().save(folder)
+    return str(folder)
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def complaints(result: Result) -> list[str]:
+    """Lines on standard error that are not about what was done."""
+    return [line for line in result.stderr.splitlines() if "× real time" not in line]
+
+
+def test_help_names_every_command_without_loading_torch() -> None:
+    script = "import sys, kimi_audio.cli; assert not {'torch', 'numpy', 'av'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True)
+    result = run("--help")
+    assert result.exit_code == 0
+    for name in ("transcribe", "ask", "verify", "info", "train"):
+        assert re.search(rf"^  {name} ", result.stdout, re.MULTILINE)
+
+
+def test_one_file_gives_one_line_of_text_and_says_how_long_it_took(model: str) -> None:
+    result = run("transcribe", "--model", model, SPEECH)
+    assert result.exit_code == 0
+    assert len(result.stdout.splitlines()) == 1
+    assert re.fullmatch(
+        r"kimi-audio: .*kathleen\.flac: 4\.0 s of sound in \d+\.\d s \(\d+\.\d\d × real time\)\n", result.stderr
+    )
+
+
+def test_several_files_give_a_line_each_with_their_names(model: str) -> None:
+    result = run("transcribe", "--model", model, SPEECH, DOG)
+    assert [line.split("\t")[0] for line in result.stdout.splitlines()] == [SPEECH, DOG]
+
+
+def test_json_lines_have_the_documented_fields(model: str) -> None:
+    rows = [json.loads(line) for line in run("transcribe", "--model", model, "--json", SPEECH, DOG).stdout.splitlines()]
+    assert [row["audio"] for row in rows] == [SPEECH, DOG]
+    for row in rows:
+        assert set(row) == {"audio", "text", "seconds", "rtf"}
+        assert row["rtf"] > 0
+    assert rows[0]["seconds"] == pytest.approx(3.988, abs=0.001)
+    assert rows[0]["text"]
+
+
+def test_silence_gives_an_empty_text(model: str, tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "silence.wav", np.zeros(32000), 16000)
+    result = run("transcribe", "--model", model, "--json", tmp_path / "silence.wav")
+    assert json.loads(result.stdout)["text"] == ""
+
+
+def test_ask_answers_about_several_sounds(model: str) -> None:
+    result = run("ask", "What do you hear?", SPEECH, DOG, "--model", model, "--json")
+    row = json.loads(result.stdout)
+    assert set(row) == {"instruction", "audio", "text", "seconds", "rtf"}
+    assert row["audio"] == [SPEECH, DOG]
+    assert row["seconds"] == pytest.approx(3.988 + 5.0, abs=0.01)
+    plain = run("ask", "What do you hear?", SPEECH, DOG, "--model", model)
+    assert plain.stdout == row["text"] + "\n"
+
+
+def broken_file(kind: str, folder: Path) -> Path:
+    """A file that holds no usable sound."""
+    path = folder / f"{kind}.wav"
+    if kind == "empty":
+        path.touch()
+    elif kind == "text":
+        path.write_text("This is not a sound.\n" * 100)
+    elif kind == "truncated":
+        path.write_bytes(Path(SPEECH).read_bytes()[:60])
+    elif kind == "not-a-number":
+        soundfile.write(path, np.full(16000, np.nan, np.float32), 16000, subtype="FLOAT")
+    elif kind == "zero-length":
+        soundfile.write(path, np.zeros(0), 16000)
+    elif kind == "1-hertz":
+        soundfile.write(path, np.zeros(60), 1)
+    elif kind == "directory":
+        path.mkdir()
+    return path
+
+
+BROKEN = ["empty", "text", "truncated", "not-a-number", "zero-length", "1-hertz", "directory", "missing"]
+
+
+def test_a_broken_file_gets_one_sentence_and_the_others_are_done(model: str, tmp_path: Path) -> None:
+    paths = [broken_file(kind, tmp_path) for kind in BROKEN]
+    result = run("transcribe", "--model", model, *paths, SPEECH)
+    assert result.exit_code == 2
+    assert [line.split("\t")[0] for line in result.stdout.splitlines()] == [SPEECH]
+    told = complaints(result)
+    assert len(told) == len(paths)
+    for path, line in zip(paths, told, strict=True):
+        assert line.startswith("kimi-audio: ") and str(path) in line
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(768_000, 1), (8_000, 32), (1_000, 2)])
+def test_unusual_rates_and_channels_are_heard(model: str, tmp_path: Path, rate: int, channels: int) -> None:
+    path = tmp_path / "unusual.wav"
+    soundfile.write(path, np.random.default_rng(0).normal(0, 0.01, (rate // 2, channels)), rate)
+    result = run("transcribe", "--model", model, "--json", path)
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["seconds"] == pytest.approx(0.5, abs=0.01)
+
+
+def test_ask_names_each_sound_that_cannot_be_read(model: str, tmp_path: Path) -> None:
+    result = run("ask", "What?", tmp_path / "a.wav", SPEECH, tmp_path / "b.wav", "--model", model)
+    assert (result.exit_code, result.stdout, len(complaints(result))) == (2, "", 2)
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (lambda folder: (folder / "config.json").unlink(), "config.json"),
+        (lambda folder: (folder / "config.json").write_text("{"), "config.json"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "model"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"\xff" * 64), "model.safetensors"),
+        (lambda folder: (folder / "tiktoken.model").write_text("?"), "tiktoken.model"),
+    ],
+)
+def test_a_damaged_checkpoint_gets_one_sentence(tmp_path: Path, damage, named: str) -> None:
+    folder = tmp_path / "model"
+    tiny_model().save(folder)
+    damage(folder)
+    result = run("transcribe", "--model", folder, SPEECH)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert len(complaints(result)) == 1
+    assert named in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["transcribe", SPEECH, "--json", "--srt"],
+        ["transcribe", SPEECH, "-o", "somewhere"],
+        ["transcribe", SPEECH, DOG, "--srt"],
+        ["transcribe", SPEECH, SPEECH, "--vtt", "-o", "somewhere"],
+        ["transcribe"],
+        ["transcribe", SPEECH, "--dtype", "float8"],
+        ["train", "no-such-recipe.yaml"],
+        ["info", "no-such-model"],
+    ],
+)
+def test_contradictory_arguments_end_with_code_2(model: str, arguments: list[str]) -> None:
+    where = ["--model", model] if arguments[0] == "transcribe" else []
+    result = run(*arguments, *where)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr
+    assert not Path("somewhere").exists()
+
+
+def test_subtitles_go_to_standard_output_or_a_folder(model: str, tmp_path: Path) -> None:
+    shown = run("transcribe", "--model", model, "--srt", SPEECH)
+    assert re.match(r"1\n00:00:0\d,\d{3} --> 00:00:0\d,\d{3}\n.+\n\n", shown.stdout)
+    missing = tmp_path / "missing.wav"
+    written = run("transcribe", "--model", model, "--srt", "-o", tmp_path / "out", missing, SPEECH)
+    assert (written.exit_code, written.stdout) == (2, "")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["kathleen.srt"]
+    assert (tmp_path / "out" / "kathleen.srt").read_text() == shown.stdout
+
+
+def test_subtitle_formats() -> None:
+    segments = [TranscriptSegment(0.0, 1.9996, "one & two"), TranscriptSegment(3723.45, 3724.0, "three\n\nfour")]
+    srt = "".join(subtitles.pieces(segments, subtitles.Format.srt))
+    assert srt == ("1\n00:00:00,000 --> 00:00:02,000\none & two\n\n2\n01:02:03,450 --> 01:02:04,000\nthree four\n\n")
+    vtt = "".join(subtitles.pieces(segments, subtitles.Format.vtt))
+    assert vtt == (
+        "WEBVTT\n\n00:00:00.000 --> 00:00:02.000\none &amp; two\n\n01:02:03.450 --> 01:02:04.000\nthree four\n\n"
+    )
+
+
+def test_an_output_folder_that_cannot_be_made_gets_one_sentence(model: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = run("transcribe", "--model", model, "--srt", "-o", tmp_path / "file" / "out", SPEECH)
+    assert result.exit_code == 2
+    assert len(complaints(result)) == 1 and str(tmp_path / "file") in result.stderr
+
+
+def test_ctrl_c_ends_cleanly_and_keeps_what_was_printed(model: str) -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "transcribe", "--model", model, *[SPEECH] * 1000],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith(SPEECH)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "kimi-audio: interrupted"
+    assert "Traceback" not in errors
