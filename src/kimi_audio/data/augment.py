@@ -56,7 +56,7 @@ class Augmenter:
         config = self.config
         samples = change_speed(samples, rng.uniform(*config.speed))
         if self.rooms and rng.random() < config.room:
-            samples = reverberate(samples, self.rooms[rng.integers(len(self.rooms))])
+            samples = reverberate(samples, self.rooms[int(rng.integers(len(self.rooms)))])
         if rng.random() < config.noise:
             samples = add_noise(samples, self._noise(len(samples), rng), rng.uniform(*config.snr_db))
         samples = samples * np.float32(10 ** (rng.uniform(*config.gain_db) / 20))
@@ -66,7 +66,7 @@ class Augmenter:
         """A stretch of one of the noises, repeated if it is too short."""
         if not self.noises:
             return rng.standard_normal(length).astype(np.float32)
-        noise = self.noises[rng.integers(len(self.noises))]
+        noise = self.noises[int(rng.integers(len(self.noises)))]
         start = int(rng.integers(max(1, len(noise) - length + 1)))
         return np.resize(noise[start:], length)
 
@@ -81,10 +81,9 @@ def change_speed(samples: Samples, factor: float) -> Samples:
 
 def add_noise(samples: Samples, noise: Samples, snr_db: float) -> Samples:
     """`samples` with `noise` (as long) at a signal-to-noise ratio; where either is silent nothing is added."""
-    signal_power, noise_power = np.mean(samples**2), np.mean(noise**2)
-    if signal_power == 0 or noise_power == 0:
+    if not np.any(samples) or not np.any(noise):
         return samples
-    gain = np.sqrt(signal_power / noise_power / 10 ** (snr_db / 10))
+    gain = np.sqrt(np.mean(samples**2) / np.mean(noise**2) / 10 ** (snr_db / 10))
     return (samples + gain * noise).astype(np.float32)
 
 

@@ -35,7 +35,7 @@ def listener_hash(model_folder: Path, parts: Iterable[str] = ("whisper-large-v3"
         for path in [model_folder / part / "config.json", *sorted((model_folder / part).glob("*.safetensors"))]:
             if not path.exists():
                 raise CheckpointError(f"{path} is missing; a folder of encoder weights needs it.")
-            digest.update(np.memmap(path, np.uint8, "r"))
+            digest.update(np.memmap(path, np.uint8, "r").data)
     return digest.hexdigest()[:16]
 
 

@@ -82,7 +82,8 @@ def groups_by_prefix(
     groups: dict[str, list[nn.Parameter]] = {prefix: [] for prefix in ("", *rates, *starts)}
     for name, parameter in model.named_parameters():
         prefix = max((prefix for prefix in groups if name.startswith(prefix)), key=len)
-        groups[prefix].append(parameter.requires_grad_(rates.get(prefix, 1.0) > 0))
+        parameter.requires_grad_(rates.get(prefix, 1.0) > 0)
+        groups[prefix].append(parameter)
     for prefix in {*rates, *starts}:
         if not groups[prefix]:
             raise ConfigError(f"no parameter's name starts with {prefix!r}, for which a learning rate is set.")

@@ -113,7 +113,7 @@ class Reader:
         parts = zip(node.value, each, strict=True)
         return origin(self.value(part, kind, f"{name}[{i}]") for i, (part, kind) in enumerate(parts))
 
-    def _scalar(self, node: yaml.Node, kind: type, name: str) -> Any:
+    def _scalar(self, node: yaml.Node, kind: Any, name: str) -> Any:
         if isinstance(node, yaml.ScalarNode):
             tag, text = node.tag.rsplit(":", 1)[-1], node.value
             if kind is str and tag != "null":

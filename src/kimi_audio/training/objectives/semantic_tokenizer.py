@@ -53,6 +53,8 @@ class TokenizerTraining(nn.Module):
         decoder: Whisper's text decoder.
     """
 
+    updates: Tensor
+
     def __init__(self, tokenizer: SemanticTokenizer, upper: nn.ModuleList, decoder: WhisperDecoder) -> None:
         super().__init__()
         self.tokenizer, self.upper, self.decoder = tokenizer, upper, decoder
@@ -107,7 +109,7 @@ class TokenizerTraining(nn.Module):
     def _follow(self, hidden_nD: Tensor, codes_n: Tensor) -> None:
         """One step of the moving averages: each code becomes the mean of the states that it lately stood for."""
         tokenizer, decay = self.tokenizer, self.tokenizer.config.quantize_ema_decay
-        count_C, sum_CD = tokenizer.ema_count, tokenizer.ema_weight
+        count_C, sum_CD = tokenizer.get_buffer("ema_count"), tokenizer.get_buffer("ema_weight")
         count_C.mul_(decay).add_(codes_n.bincount(minlength=len(count_C)), alpha=1 - decay)
         sum_CD.mul_(decay).index_add_(0, codes_n, hidden_nD, alpha=1 - decay)
         total = count_C.sum()
@@ -129,8 +131,8 @@ class TokenizerTraining(nn.Module):
             chosen = torch.randint(len(hidden_nD), (len(dead),))
         tokenizer, states = self.tokenizer, hidden_nD[chosen.to(hidden_nD.device)]
         tokenizer.codebook.weight[dead] = states
-        tokenizer.ema_weight[dead] = states
-        tokenizer.ema_count[dead] = 1.0
+        tokenizer.get_buffer("ema_weight")[dead] = states
+        tokenizer.get_buffer("ema_count")[dead] = 1.0
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,8 @@ class SemanticTokenizerObjective(Objective):
         batch_seconds: float = 60.0,
         seed: int = 0,
     ) -> None:
-        self.model, self.text, self.store, self.dev = model, text, store, dev
+        self.model = self.whisper = model
+        self.text, self.store, self.dev = text, store, dev
         self.export, self.augment, self.seed = export, augment, seed
         self.budget = int(batch_seconds * 16000)
         if fresh_codebook:
@@ -182,9 +185,9 @@ class SemanticTokenizerObjective(Objective):
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float | Tensor]]:
         recognition, quantised = self._recognition(batch)
-        weighted = self.model.tokenizer.config.quantize_loss_scale * quantised.commitment
-        used = self.model.tokenizer.ema_count
-        share = used / used.sum()
+        weighted = self.whisper.tokenizer.config.quantize_loss_scale * quantised.commitment
+        counts = self.whisper.tokenizer.get_buffer("ema_count")
+        share = counts / counts.sum()
         return recognition + weighted, {
             "recognition_loss": recognition.detach(),
             "commitment_loss": quantised.commitment.detach(),
@@ -202,7 +205,7 @@ class SemanticTokenizerObjective(Objective):
             recognition, quantised = self._recognition(batch)
             losses.append(recognition.item())
             used.update(quantised.codes_BT.flatten().tolist())
-        return {"loss": float(np.mean(losses)), "codes_used": len(used) / len(self.model.tokenizer.ema_count)}
+        return {"loss": float(np.mean(losses)), "codes_used": len(used) / self.whisper.tokenizer.config.quantize_vocab_size}
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """All but the codebook, which follows its own rule, and the tables of positions, which are fixed sinusoids."""
@@ -218,10 +221,10 @@ class SemanticTokenizerObjective(Objective):
 
     def _recognition(self, batch: Batch) -> tuple[Tensor, Quantised]:
         log_mel, valid = batch.log_mel.to(self.device), batch.valid.to(self.device)
-        states_BLD, quantised = self.model(log_mel, valid, batch.token_ids.to(self.device))
+        states_BLD, quantised = self.whisper(log_mel, valid, batch.token_ids.to(self.device))
         labels = batch.labels.to(self.device)
         wanted = labels != IGNORED
-        logits_nV = self.model.decoder.logits(states_BLD[wanted]).float()
+        logits_nV = self.whisper.decoder.logits(states_BLD[wanted]).float()
         return F.cross_entropy(logits_nV, labels[wanted]), quantised
 
     def _batch(self, store: WaveformStore, rows: list[int], number: int | None = None) -> Batch:
@@ -234,7 +237,7 @@ class SemanticTokenizerObjective(Objective):
 
     def _log_mels(self, sounds: list[np.ndarray]) -> tuple[Tensor, Tensor]:
         """Log-mels as in inference, each on its own, then padded to the longest."""
-        pairs = [self.model.tokenizer.log_mel(torch.from_numpy(samples)) for samples in sounds]
+        pairs = [self.whisper.tokenizer.log_mel(torch.from_numpy(samples)) for samples in sounds]
         longest = max(valid.shape[0] for _, valid in pairs)
         log_mel = torch.stack([F.pad(mel, (0, longest - mel.shape[1])) for mel, _ in pairs])
         return log_mel, torch.stack([F.pad(valid, (0, longest - len(valid))) for _, valid in pairs])
@@ -242,16 +245,16 @@ class SemanticTokenizerObjective(Objective):
     @torch.no_grad()
     def _place_codes(self) -> None:
         """Put all codes on states of the first recordings in training order."""
-        codes, states = len(self.model.tokenizer.ema_count), []
+        codes, states = self.whisper.tokenizer.config.quantize_vocab_size, []
         self.model.eval()
         for batch in self.batches(0):
-            hidden_BTD = self.model.tokenizer.hidden(batch.log_mel.to(self.device), batch.valid.to(self.device))
+            hidden_BTD = self.whisper.tokenizer.hidden(batch.log_mel.to(self.device), batch.valid.to(self.device))
             states.append(hidden_BTD[batch.valid[:, :: TOKEN_SAMPLES // 160].to(self.device)])
             if sum(map(len, states)) >= 4 * codes or len(states) >= len(self.store):
                 break
         generator_state = torch.get_rng_state()
         torch.manual_seed(self.seed)
-        self.model.restart(torch.ones(codes, dtype=torch.bool), torch.cat(states))
+        self.whisper.restart(torch.ones(codes, dtype=torch.bool), torch.cat(states))
         torch.set_rng_state(generator_state)
 
 

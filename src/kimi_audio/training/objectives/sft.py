@@ -112,10 +112,10 @@ class TaskSource:
         return self.reader.prompt([*asked, Message("assistant", "text", row[self.task.answer])], rng)
 
     def _instruction(self, rng: np.random.Generator) -> Message:
-        wording = self.task.instructions[rng.integers(len(self.task.instructions))]
+        wording = self.task.instructions[int(rng.integers(len(self.task.instructions)))]
         recordings = self.task.spoken.get(wording, ())
         if recordings and rng.random() < self.task.spoken_share:
-            return Message("user", "audio", recordings[rng.integers(len(recordings))])
+            return Message("user", "audio", recordings[int(rng.integers(len(recordings)))])
         return Message("user", "text", wording)
 
 

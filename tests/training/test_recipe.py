@@ -1,0 +1,139 @@
+"""Recipes from the YAML file to the exported model, on a tiny model folder and tiny sounds."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from kimi_audio.checkpoint.layout import ModelParts, load_parts, save_parts
+from kimi_audio.errors import ConfigError, DataError
+from kimi_audio.text import TextTokenizer
+from kimi_audio.tokenizer.acoustic import AcousticEncoder
+from kimi_audio.tokenizer.semantic import SemanticTokenizer, SemanticTokenizerConfig
+from kimi_audio.tokenizer.whisper import WhisperEncoder, WhisperEncoderConfig
+from kimi_audio.training.recipe import read_recipe, run_recipe
+
+WHISPER = dict(d_model=3, encoder_layers=2, encoder_attention_heads=1, encoder_ffn_dim=8, num_mel_bins=80)
+
+
+@pytest.fixture
+def folder(tmp_path, llm) -> Path:
+    """A model folder `init`, manifests of eight short tones, and a chat."""
+    torch.manual_seed(1)
+    ranks = {bytes([byte]): byte for byte in range(256)}
+    semantic = SemanticTokenizerConfig(**WHISPER, pooling_position=1, quantize_position=1, quantize_vocab_size=32)
+    parts = ModelParts(
+        llm,
+        AcousticEncoder(WhisperEncoder(WhisperEncoderConfig(**WHISPER)), clip_silence=True),
+        SemanticTokenizer(semantic),
+        TextTokenizer(ranks),
+    )
+    save_parts(tmp_path / "init", parts)
+    rows = []
+    for number in range(8):
+        tone = 0.3 * np.sin(np.arange(4000 + 400 * number) * (0.05 + 0.02 * number))
+        soundfile.write(tmp_path / f"{number}.wav", tone.astype(np.float32), 16000)
+        rows.append({"audio": f"{number}.wav", "duration": len(tone) / 16000, "speaker": f"s{number // 4}",
+                     "text": f"tone {number}"})  # fmt: skip
+    write_lines(tmp_path / "tones.jsonl", rows)
+    chat = [{"role": "user", "message_type": "text", "content": "hi"},
+            {"role": "assistant", "message_type": "text", "content": "hello"}]  # fmt: skip
+    asked = [{"role": "user", "message_type": "audio", "content": "3.wav"}, chat[1]]
+    write_lines(tmp_path / "chat.jsonl", [{"messages": chat}, {"messages": asked}])
+    (tmp_path / "texts.txt").write_text("one line\nand another\n")
+    return tmp_path
+
+
+def write_lines(path: Path, lines: list) -> None:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+SFT = """
+objective: sft
+model: init
+run: runs/sft
+cache: cache
+capacity: 256
+augment: {variants: 1}
+regularisation: {label_smoothing: 0.05, corrupt_text: 0.05, mask_features: 0.1}
+rates: {llm.model.vq_adaptor: 2.0, llm.mimo_output: 0}
+train: {steps: 6, learning_rate: 5e-3, evaluate_steps: 3, checkpoint_steps: 3}
+data:
+  - {manifest: tones.jsonl, task: recognition, weight: 3, dev: tones.jsonl, dev_items: 4, spoken: tones.jsonl}
+  - manifest: chat.jsonl
+    weight: 1
+"""
+
+
+def test_instruction_tuning_from_recipe_to_model(folder):
+    (folder / "sft.yaml").write_text(SFT)
+    before = load_parts(folder / "init")
+    result = run_recipe(folder / "sft.yaml")
+    assert result.finished and result.dev["recognition_loss"] > 0
+    trained = load_parts(folder / "runs/sft/model")
+    assert not torch.equal(trained.llm.model.norm.weight, before.llm.model.norm.weight)
+    assert torch.equal(trained.llm.mimo_output.weight, before.llm.mimo_output.weight)
+    assert torch.equal(trained.semantic.codebook.weight, before.semantic.codebook.weight)
+    with pytest.raises(ConfigError, match="holds a training run already"):
+        run_recipe(folder / "sft.yaml")
+    (folder / "sft.yaml").write_text(SFT.replace("steps: 6", "steps: 8"))
+    assert run_recipe(folder / "sft.yaml", resume=True).step == 8
+
+
+def test_recordings_are_heard_once(folder, monkeypatch):
+    (folder / "sft.yaml").write_text(SFT)
+    read_recipe(folder / "sft.yaml").build()
+    monkeypatch.setattr(SemanticTokenizer, "encode", None)
+    objective = read_recipe(folder / "sft.yaml").build()
+    row = next(objective.batches(0))
+    assert torch.equal(row.audio_ids, next(objective.batches(0)).audio_ids)
+    assert len(row.lengths) > 1
+
+
+def test_pretraining_from_recipe_to_model(folder):
+    (folder / "pretrain.yaml").write_text(
+        "objective: pretrain\nmodel: init\nrun: runs/pre\ncache: cache\ntexts: texts.txt\nrecordings: tones.jsonl\n"
+        "capacity: 128\ntrain: {steps: 4, learning_rate: 0.005}\n"
+    )
+    assert run_recipe(folder / "pretrain.yaml").finished
+    assert load_parts(folder / "runs/pre/model").llm.config.kimia_mimo_layers == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("capacity: 256", "capacity: many"), r"sft.yaml:6: field capacity is 'many'; a whole number is expected"),
+        (("cache: cache\n", ""), r"sft.yaml:2: field cache is missing"),
+        (("steps: 6", "stepps: 6"), r"sft.yaml:10: field train.stepps is unknown; accepted are steps, learning_rate"),
+        (("weight: 1", "weight: 1\n    wait: 2"), r"sft.yaml:15: field data\[1\].wait is unknown"),
+        (("objective: sft", "objective: sing"), r"sft.yaml:2: field objective is 'sing'; accepted are pretrain, sft"),
+        (("steps: 6", "steps: 0"), r"sft.yaml:10: train: steps is 0; it must be at least 1"),
+        (("model: init", "model: [a"), r"sft.yaml:\d+: not valid YAML"),
+        (("run: runs/sft", "run: a\nrun: b"), r"sft.yaml:5: field run is given twice"),
+    ],
+)
+def test_a_mistake_is_named_with_its_line(folder, change, message):
+    (folder / "sft.yaml").write_text(SFT.replace(*change))
+    with pytest.raises(ConfigError, match=message):
+        read_recipe(folder / "sft.yaml")
+
+
+def test_mistakes_in_what_a_recipe_points_to(folder):
+    (folder / "sft.yaml").write_text(SFT.replace("task: recognition", "task: telepathy"))
+    with pytest.raises(DataError, match="no instructions for the task 'telepathy'; the tasks are caption, digit"):
+        read_recipe(folder / "sft.yaml").build()
+    (folder / "sft.yaml").write_text(SFT.replace("llm.mimo_output", "llm.mimo_outptu"))
+    with pytest.raises(ConfigError, match=r"no parameter's name starts with 'llm.mimo_outptu'"):
+        run_recipe(folder / "sft.yaml")
+    with pytest.raises(ConfigError, match=r"none.yaml: the file cannot be read"):
+        read_recipe(folder / "none.yaml")
+    assert replace(read_recipe_of(folder), capacity=5).capacity == 5
+
+
+def read_recipe_of(folder):
+    (folder / "sft.yaml").write_text(SFT)
+    return read_recipe(folder / "sft.yaml")
