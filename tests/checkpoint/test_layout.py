@@ -19,9 +19,9 @@ from kimi_audio.checkpoint.layout import (
     load_parts,
     load_whisper,
     save_parts,
-    tensors_of,
 )
-from kimi_audio.errors import CheckpointError
+from kimi_audio.checkpoint.loading import tensors_of
+from kimi_audio.errors import CheckpointError, ConfigError
 from kimi_audio.llm.config import KimiAudioConfig
 from kimi_audio.llm.model import AudioLLM
 from kimi_audio.text import TextTokenizer
@@ -86,6 +86,11 @@ def test_dtype(folder, dtype):
     parts = load_parts(folder, dtype=dtype)
     assert {tensor.dtype for tensor in tensors_of(parts.llm).values()} == {dtype}
     assert_same(tensors_of(parts.llm), {k: v.to(dtype) for k, v in tensors_of(make_parts().llm).items()})
+
+
+def test_unknown_dtype(folder):
+    with pytest.raises(ConfigError, match="'int3'; accepted are float32"):
+        load_parts(folder, dtype="int3")
 
 
 @pytest.mark.parametrize("prefix", ["model.encoder.", "encoder."])
@@ -156,7 +161,7 @@ def test_names_that_are_no_model(tmp_path, monkeypatch):
 def test_offline_hub_id_is_one_sentence(tmp_path):
     code = (
         "from kimi_audio.checkpoint.hub import resolve\n"
-        "from kimi_audio.errors import CheckpointError\n"
+        "from kimi_audio.errors import CheckpointError, ConfigError\n"
         "try: resolve('nobody/no-such-model')\n"
         "except CheckpointError as error: print(error)\n"
     )

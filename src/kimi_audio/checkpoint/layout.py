@@ -13,13 +13,16 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from kimi_audio.checkpoint.files import TensorFiles, read_json, write_json, write_tensors
 from kimi_audio.checkpoint.hub import SEMANTIC_ID, fetch, resolve
+from kimi_audio.checkpoint.kernels import quantisable
+from kimi_audio.checkpoint.loading import Precision, load_module, precision, tensors_of
+from kimi_audio.checkpoint.quantise import GROUP, SCALE_SUFFIX, Bits, quantise_tensors
 from kimi_audio.errors import CheckpointError
 from kimi_audio.llm.config import KimiAudioConfig
 from kimi_audio.llm.model import AudioLLM
@@ -34,7 +37,7 @@ SHARD_BYTES = 48 * 2**20
 CLIP_SILENCE = "kimia_whisper_clip_silence"
 """Field of `config.json`: the acoustic encoder sees only the frames that are kept (see `AcousticEncoder`)."""
 
-M = TypeVar("M", bound=nn.Module)
+QUANTISATION = "quantization_config"
 
 
 @dataclass
@@ -49,20 +52,28 @@ class ModelParts:
 
 
 def load_parts(
-    name: str | Path | None = None, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    name: str | Path | None = None, *, dtype: str | torch.dtype = "float32", device: torch.device | str = "cpu"
 ) -> ModelParts:
     """Load a model folder, a hub id or the bundled model (None), in evaluation mode.
 
+    Args:
+        name: see `hub.resolve`.
+        dtype: `float32`, `bfloat16` or `float16`; `int8` or `int4` for quantised weights and float32 activations in
+            the LLM and the acoustic encoder; `auto` is float32, but int8 for the LLM of a checkpoint stored quantised.
+        device: where the weights go.
+
     Raises:
         CheckpointError: files are missing, damaged, or of another shape than their configuration says.
+        ConfigError: `dtype` is not one of those.
     """
     folder = resolve(name)
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder}: not a model folder; config.json is missing.")
     llm = load_llm(folder, dtype=dtype, device=device)
+    encoders = torch.float32 if dtype == "auto" else dtype
     acoustic = None
     if llm.config.use_whisper_feature:
-        encoder = load_whisper(folder / ACOUSTIC_FOLDER, dtype=dtype, device=device)
+        encoder = load_whisper(folder / ACOUSTIC_FOLDER, dtype=encoders, device=device)
         acoustic = AcousticEncoder(encoder, clip_silence=bool(llm.config.extra.get(CLIP_SILENCE, False))).eval()
     semantic_folder = folder / SEMANTIC_FOLDER
     if not semantic_folder.is_dir():
@@ -71,32 +82,39 @@ def load_parts(
     return ModelParts(
         llm,
         acoustic,
-        load_semantic(semantic_folder, dtype=dtype, device=device),
+        load_semantic(semantic_folder, dtype=precision(encoders).dtype, device=device),
         TextTokenizer.from_file(folder / "tiktoken.model"),
         read_json(generation) if generation.exists() else {},
     )
 
 
-def load_llm(folder: str | Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> AudioLLM:
-    """Load the audio LLM of a model folder."""
+def load_llm(
+    folder: str | Path, *, dtype: str | torch.dtype = "float32", device: torch.device | str = "cpu"
+) -> AudioLLM:
+    """Load the audio LLM of a model folder; `dtype` as in `load_parts`."""
     config = read_config(Path(folder) / "config.json", KimiAudioConfig.from_dict)
-    return _load(lambda: AudioLLM(config), TensorFiles(folder), _llm_name, dtype, device)
+    files = TensorFiles(folder)
+    if dtype == "auto":
+        dtype = "int8" if any(name.endswith(SCALE_SUFFIX) for name in files) else "float32"
+    return load_module(lambda: AudioLLM(config), files, _llm_name, precision(dtype), device)
 
 
 def load_whisper(
-    folder: str | Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+    folder: str | Path, *, dtype: str | torch.dtype = "float32", device: torch.device | str = "cpu"
 ) -> WhisperEncoder:
     """Load the encoder of any Hugging Face Whisper folder; keys `model.encoder.*` or `encoder.*`."""
     config = read_config(Path(folder) / "config.json", WhisperEncoderConfig.from_dict)
-    return _load(lambda: WhisperEncoder(config), TensorFiles(folder), _whisper_name, dtype, device)
+    return load_module(lambda: WhisperEncoder(config), TensorFiles(folder), _whisper_name, precision(dtype), device)
 
 
 def load_semantic(
     folder: str | Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
 ) -> SemanticTokenizer:
-    """Load the semantic tokenizer."""
+    """Load the semantic tokenizer. It is never computed quantised: its codes are to be the same ones."""
     config = read_config(Path(folder) / "config.json", SemanticTokenizerConfig.from_dict)
-    return _load(lambda: SemanticTokenizer(config), TensorFiles(folder), lambda name: name, dtype, device)
+    return load_module(
+        lambda: SemanticTokenizer(config), TensorFiles(folder), lambda name: name, Precision(dtype), device
+    )
 
 
 def read_config(path: Path, parse: Callable[[dict[str, Any]], Any]) -> Any:
@@ -122,61 +140,27 @@ def _whisper_name(name: str) -> str | None:
     return None
 
 
-def _load(
-    build: Callable[[], M],
-    files: TensorFiles,
-    rename: Callable[[str], str | None],
-    dtype: torch.dtype,
-    device: torch.device | str,
-) -> M:
-    """Build a module without storage and read its tensors into place; `rename` gives None for tensors to skip."""
-    with torch.device("meta"):
-        module = build()
-    stored = {ours: name for name in files if (ours := rename(name)) is not None}
-    slots = tensor_slots(module)
-    tied = {name for names in slots for name in names[1:]}
-    if unexpected := [stored[name] for name in stored if name not in tied | {names[0] for names in slots}]:
-        raise CheckpointError(f"{files.folder}: tensor {unexpected[0]} has no place in this model.")
-    for names in slots:
-        if names[0] not in stored:
-            raise CheckpointError(f"{files.folder}: tensor {names[0]} is missing.")
-        entry, wanted = files[stored[names[0]]], slots[names]
-        if entry.shape != tuple(wanted.shape):
-            raise CheckpointError(
-                f"{entry.file}: tensor {stored[names[0]]} has shape {list(entry.shape)}; "
-                f"config.json asks for {list(wanted.shape)}."
-            )
-        if not entry.dtype.is_floating_point:
-            raise CheckpointError(
-                f"{entry.file}: tensor {stored[names[0]]} has dtype {entry.dtype}; a float is expected."
-            )
-        place(module, names, files.read(stored[names[0]], dtype, device))
-    return module.eval()
+@dataclass(frozen=True)
+class Storage:
+    """How weights are stored; None keeps the module's dtype.
+
+    Attributes:
+        llm: bits of the LLM's linear layers.
+        embedding: bits of its token embedding, and so of a tied head.
+        acoustic, semantic: bits of the encoders' linear layers.
+        floats: dtype of all that is not quantised.
+    """
+
+    llm: Bits | None = None
+    embedding: Literal[8] | None = None
+    acoustic: Bits | None = None
+    semantic: Bits | None = None
+    floats: torch.dtype | None = None
 
 
-def tensor_slots(module: nn.Module) -> dict[tuple[str, ...], Tensor]:
-    """Parameters and persistent buffers by their names; a tied tensor appears once, under all its names."""
-    by_id: dict[int, list[str]] = {}
-    state = module.state_dict(keep_vars=True)
-    for name, tensor in state.items():
-        by_id.setdefault(id(tensor), []).append(name)
-    return {tuple(names): state[names[0]] for names in by_id.values()}
-
-
-def place(module: nn.Module, names: tuple[str, ...], tensor: Tensor) -> None:
-    """Put a tensor where a parameter or buffer is, under each of its names."""
-    value: Tensor | None = None
-    for name in names:
-        parent, _, leaf = name.rpartition(".")
-        owner = module.get_submodule(parent)
-        if leaf in owner._buffers:
-            owner._buffers[leaf] = tensor
-        else:
-            value = nn.Parameter(tensor, requires_grad=False) if value is None else value
-            owner._parameters[leaf] = value
-
-
-def save_parts(folder: str | Path, parts: ModelParts, *, shard_bytes: int = SHARD_BYTES) -> None:
+def save_parts(
+    folder: str | Path, parts: ModelParts, storage: Storage = Storage(), *, shard_bytes: int = SHARD_BYTES
+) -> None:
     """Write a model in the official layout; it appears whole or not at all.
 
     A model folder already there is replaced, except that files which this does not write (README.md, ...)
@@ -189,7 +173,7 @@ def save_parts(folder: str | Path, parts: ModelParts, *, shard_bytes: int = SHAR
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
             new, old = Path(scratch) / "new", Path(scratch) / "old"
-            _write_layout(new, parts, shard_bytes)
+            _write_layout(new, parts, storage, shard_bytes)
             if folder.exists():
                 _keep_other_files(folder, new)
                 folder.rename(old)
@@ -198,28 +182,52 @@ def save_parts(folder: str | Path, parts: ModelParts, *, shard_bytes: int = SHAR
         raise CheckpointError(f"{folder}: cannot be written ({error.strerror}).") from error
 
 
-def _write_layout(folder: Path, parts: ModelParts, shard_bytes: int) -> None:
+def _write_layout(folder: Path, parts: ModelParts, storage: Storage, shard_bytes: int) -> None:
     folder.mkdir()
-    config = parts.llm.config.to_dict()
+    config = {"architectures": ["MoonshotKimiaForCausalLM"], **parts.llm.config.to_dict()}
+    config.pop(QUANTISATION, None)
     if parts.acoustic is not None:
         config[CLIP_SILENCE] = parts.acoustic.clip_silence
         encoder = parts.acoustic.encoder
-        write_encoder(
-            folder / ACOUSTIC_FOLDER, whisper_config(encoder), tensors_of(encoder, "model.encoder."), shard_bytes
-        )
-    semantic = parts.semantic
-    write_encoder(folder / SEMANTIC_FOLDER, semantic.config.to_dict(), tensors_of(semantic), shard_bytes)
-    write_json(folder / "config.json", dict(sorted({"architectures": ["MoonshotKimiaForCausalLM"], **config}.items())))
+        tensors, note = stored_tensors(encoder, "model.encoder.", storage.acoustic, None, storage.floats)
+        write_encoder(folder / ACOUSTIC_FOLDER, whisper_config(encoder) | note, tensors, shard_bytes)
+    tensors, note = stored_tensors(parts.semantic, "", storage.semantic, None, storage.floats)
+    write_encoder(folder / SEMANTIC_FOLDER, parts.semantic.config.to_dict() | note, tensors, shard_bytes)
+    tensors, note = stored_tensors(parts.llm, "", storage.llm, storage.embedding, storage.floats)
+    write_tensors(folder, tensors, shard_bytes)
+    write_json(folder / "config.json", dict(sorted((config | note).items())))
     write_json(folder / "generation_config.json", parts.generation_config)
     special = parts.llm.config.kimia_token_offset - parts.llm.config.num_base_tokens
     write_json(folder / "tokenizer_config.json", {"num_reserved_special_tokens": special})
     parts.tokenizer.save(folder / "tiktoken.model")
-    write_tensors(folder, tensors_of(parts.llm), shard_bytes)
 
 
-def tensors_of(module: nn.Module, prefix: str = "") -> dict[str, Tensor]:
-    """What is stored of a module: its parameters and persistent buffers, tied ones once."""
-    return {prefix + names[0]: tensor.detach() for names, tensor in tensor_slots(module).items()}
+def stored_tensors(
+    module: nn.Module, prefix: str, linear: Bits | None, embedding: Bits | None, floats: torch.dtype | None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors to store of a module, and what its `config.json` says about their quantisation."""
+    bits_of = quantisation_plan(module, prefix, linear, embedding)
+    tensors = quantise_tensors(tensors_of(module, prefix), bits_of)
+    if floats is not None:
+        tensors = {
+            name: t.to(floats) if name + SCALE_SUFFIX not in tensors and t.is_floating_point() else t
+            for name, t in tensors.items()
+        }
+    if not bits_of:
+        return tensors, {}
+    return tensors, {
+        QUANTISATION: {"quant_method": "weight_only", "bits": linear, "embedding_bits": embedding, "group_size": GROUP}
+    }
+
+
+def quantisation_plan(module: nn.Module, prefix: str, linear: Bits | None, embedding: Bits | None) -> dict[str, Bits]:
+    """Bits of each weight that is quantised, by its stored name."""
+    plan: dict[str, Bits] = {}
+    for name in quantisable(module):
+        bits = embedding if isinstance(module.get_submodule(name.removesuffix(".weight")), nn.Embedding) else linear
+        if bits is not None:
+            plan[prefix + name] = bits
+    return plan
 
 
 def whisper_config(encoder: WhisperEncoder) -> dict[str, Any]:

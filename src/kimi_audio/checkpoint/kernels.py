@@ -1,0 +1,185 @@
+"""Linear layers and embeddings that compute with quantised weights.
+
+    install(model, {"lm_head.weight": quantise(weight, 8), ...})
+
+**int8** (`Int8Weight`) is the fast one on x86: FBGEMM multiplies int8 by 7-bit activations without overflow on AVX2.
+Seven bits a tensor lose far too much where a few channels are large, so a row x is split into two digits,
+x ≈ s · (high + low / 126), both sent through one GEMM: the weights, which are what costs time, are read once, the
+products are exact integers, and a row's result does not depend on the other rows. Measured beside float32
+`nn.Linear` (one core, AVX2): 1 row 2.5 ×, 4 rows 4 ×, 64 rows and more 1 ×; error 0.1 % of the product with
+dequantised weights, where FBGEMM's own dynamic quantisation has 5–25 % on inputs with outliers.
+
+**4-bit** (`Int4Weight`) needs half the memory: PyTorch's bfloat16 kernel, 1.8 × float32 for one row, but 0.4 × in
+prefill.
+
+Other devices and processors multiply by the weights converted on the fly.
+"""
+
+from collections.abc import Iterator, MutableMapping, Sequence
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kimi_audio.checkpoint.quantise import GROUP, Quantised
+
+HIGH, LOW = 63, 126
+"""Steps of the first digit on each side of zero, and steps of the second within one step of the first."""
+
+FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+"""Layers that read the same input: one GEMM computes them."""
+
+
+class Weight(Protocol):
+    """Multiplies float32 rows: `[M, K]` to `[M, N]`."""
+
+    def __call__(self, x_MK: Tensor) -> Tensor: ...
+
+
+class Int8Weight:
+    """int8 weights in FBGEMM's packing."""
+
+    def __init__(self, quantised: Quantised) -> None:
+        rows, columns = quantised.shape
+        scale, zeros = quantised.scale.double(), torch.zeros(rows, dtype=torch.long)
+        tensor = torch._make_per_channel_quantized_tensor(quantised.values, scale, zeros, 0)  # type: ignore[reportPrivateImportUsage]
+        self.packed = torch.ops.quantized.linear_prepack(tensor, None)
+        # A last row fixes the range to −63…64, so that FBGEMM's own step is exactly 1.
+        self.range_row = F.pad(torch.tensor([[-float(HIGH), HIGH + 1.0]]), (0, columns - 2))
+
+    def __call__(self, x_MK: Tensor) -> Tensor:
+        rows = x_MK.shape[0]
+        scale_M1 = torch.linalg.vector_norm(x_MK, torch.inf, -1, keepdim=True).mul_(1 / HIGH).add_(1e-30)
+        x_MK = x_MK / scale_M1
+        high_MK = x_MK.round()
+        low_MK = x_MK.sub_(high_MK).mul_(LOW)
+        y = torch.ops.quantized.linear_dynamic(torch.cat([high_MK, low_MK, self.range_row]), self.packed, True)
+        return torch.add(y[:rows], y[rows : 2 * rows], alpha=1 / LOW).mul_(scale_M1)
+
+
+class Int4Weight:
+    """4-bit weights in the packing of PyTorch's bfloat16 kernel."""
+
+    def __init__(self, quantised: Quantised) -> None:
+        numbers = quantised.numbers().int() + 8
+        self.packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(numbers, 1)
+        scale_GN = quantised.scale.T.bfloat16()
+        self.scale_and_zero = torch.stack([scale_GN, torch.zeros_like(scale_GN)], -1).contiguous()
+
+    def __call__(self, x_MK: Tensor) -> Tensor:
+        x_MK = x_MK.bfloat16().contiguous()
+        return torch.ops.aten._weight_int4pack_mm_for_cpu(x_MK, self.packed, GROUP, self.scale_and_zero).float()
+
+
+class AnyWeight:
+    """Quantised weights on any device, converted whenever they are used."""
+
+    def __init__(self, quantised: Quantised) -> None:
+        self.quantised = quantised
+
+    def __call__(self, x_MK: Tensor) -> Tensor:
+        if self.quantised.bits == 8:
+            return F.linear(x_MK, self.quantised.values.to(x_MK.dtype)) * self.quantised.scale.to(x_MK.dtype)
+        return F.linear(x_MK, self.quantised.dequantise(x_MK.dtype))
+
+
+def weight_for(quantised: Quantised) -> Weight:
+    """The fastest kind of weight for where it is."""
+    rows, _ = quantised.shape
+    on_x86 = quantised.values.device.type == "cpu" and "fbgemm" in torch.backends.quantized.supported_engines
+    if on_x86 and quantised.bits == 8:
+        return Int8Weight(quantised)
+    if on_x86 and rows % 64 == 0:
+        return Int4Weight(quantised)
+    return AnyWeight(quantised)
+
+
+class QuantLinear(nn.Module):
+    """`nn.Linear` with a quantised weight; the input's dtype comes out."""
+
+    def __init__(self, quantised: Quantised, bias: Tensor | None) -> None:
+        super().__init__()
+        self.out_features, self.in_features = quantised.shape
+        self.weight_NK, self.bias_N = weight_for(quantised), None if bias is None else bias.detach()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y_MN = self.weight_NK(x.reshape(-1, self.in_features).float())
+        if self.bias_N is not None:
+            y_MN = y_MN.add_(self.bias_N)
+        return y_MN.to(x.dtype).view(*x.shape[:-1], self.out_features)
+
+
+class FusedLinear:
+    """Several layers of one input: the first that is asked computes all, the last one drops the results."""
+
+    def __init__(self, quantised: Sequence[Quantised], biases: Sequence[Tensor | None]) -> None:
+        self.sizes = [matrix.shape[0] for matrix in quantised]
+        values, scale = (torch.cat([getattr(matrix, part) for matrix in quantised]) for part in ("values", "scale"))
+        bias = None
+        if any(b is not None for b in biases):
+            bias = torch.cat([values.new_zeros(n, dtype=torch.float32) if b is None else b.detach()
+                              for n, b in zip(self.sizes, biases, strict=True)])  # fmt: skip
+        self.linear = QuantLinear(Quantised(values, scale), bias)
+        self.last: tuple[Tensor, tuple[Tensor, ...]] | None = None
+
+    def __call__(self, x: Tensor, part: int) -> Tensor:
+        last = self.last  # read once: another thread may replace it
+        outputs = last[1] if last is not None and last[0] is x else self.linear(x).split(self.sizes, -1)
+        self.last = (x, outputs) if part < len(self.sizes) - 1 else None
+        return outputs[part]
+
+
+class FusedPart(nn.Module):
+    """One of the layers of a `FusedLinear`."""
+
+    def __init__(self, fused: FusedLinear, part: int) -> None:
+        super().__init__()
+        self.fused, self.part = fused, part
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fused(x, self.part)
+
+
+class QuantEmbedding(nn.Module):
+    """`nn.Embedding` with int8 rows, each with its scale; vectors come out in `dtype`."""
+
+    def __init__(self, quantised: Quantised, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.values_VD, self.scale_V, self.dtype = quantised.values, quantised.scale.to(dtype), dtype
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return F.embedding(ids, self.values_VD).to(self.dtype) * F.embedding(ids, self.scale_V[:, None])
+
+
+def quantisable(module: nn.Module) -> Iterator[str]:
+    """Names of the weights that can be quantised: those of linear layers and of the token embedding."""
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.Linear) or (isinstance(layer, nn.Embedding) and name.endswith("embed_tokens")):
+            yield f"{name}.weight"
+
+
+def install(module: nn.Module, quantised: MutableMapping[str, Quantised], dtype: torch.dtype = torch.float32) -> None:
+    """Replace layers by quantised ones; empties `quantised` as it goes, so that little is held twice.
+
+    Args:
+        module: with its biases in place; weights of replaced layers may be without storage.
+        quantised: weight name → matrix; a tied weight under both names.
+        dtype: of embedded vectors.
+    """
+    for owner_name, owner in list(module.named_modules()):
+        prefix = f"{owner_name}." if owner_name else ""
+        for siblings in FUSED:
+            names = [f"{prefix}{sibling}.weight" for sibling in siblings]
+            if all(name in quantised for name in names) and len({quantised[name].bits for name in names}) == 1:
+                fused = FusedLinear(
+                    [quantised.pop(name) for name in names], [owner.get_submodule(s).bias for s in siblings]
+                )
+                for part, sibling in enumerate(siblings):
+                    setattr(owner, sibling, FusedPart(fused, part))
+    for name in list(quantised):
+        parent, _, leaf = name.removesuffix(".weight").rpartition(".")
+        owner, matrix = module.get_submodule(parent), quantised.pop(name)
+        layer = owner.get_submodule(leaf)
+        is_embedding = isinstance(layer, nn.Embedding)
+        setattr(owner, leaf, QuantEmbedding(matrix, dtype) if is_embedding else QuantLinear(matrix, layer.bias))  # type: ignore[arg-type]

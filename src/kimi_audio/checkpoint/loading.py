@@ -1,0 +1,139 @@
+"""Read tensors into a module, in the wanted precision, holding hardly more than the final weights.
+
+The module is built without storage; every tensor is read into its dtype and device and put in its place. Quantised
+tensors (see `quantise`) are dequantised, or kept for the quantised layers of `kernels`, as the precision says.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from kimi_audio.checkpoint.files import Entry, TensorFiles
+from kimi_audio.checkpoint.kernels import QuantEmbedding, QuantLinear, install, quantisable
+from kimi_audio.checkpoint.quantise import SCALE_SUFFIX, Bits, Quantised, quantise
+from kimi_audio.errors import CheckpointError, ConfigError
+
+M = TypeVar("M", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Dtype of weights and activations; `bits` of quantised weights, if there are to be any."""
+
+    dtype: torch.dtype
+    bits: Bits | None = None
+
+
+PRECISIONS = {
+    "float32": Precision(torch.float32),
+    "bfloat16": Precision(torch.bfloat16),
+    "float16": Precision(torch.float16),
+    "int8": Precision(torch.float32, 8),
+    "int4": Precision(torch.float32, 4),
+}
+
+
+def precision(dtype: str | torch.dtype) -> Precision:
+    """The precision called `dtype`, by name or as a torch dtype. Raises ConfigError for any other."""
+    name = str(dtype).removeprefix("torch.")
+    if name not in PRECISIONS:
+        raise ConfigError(f"dtype is {name!r}; accepted are {', '.join(PRECISIONS)}.")
+    return PRECISIONS[name]
+
+
+def load_module(
+    build: Callable[[], M],
+    files: TensorFiles,
+    rename: Callable[[str], str | None],
+    wanted: Precision,
+    device: torch.device | str,
+) -> M:
+    """Build a module and read its tensors; `rename` gives a stored tensor's name in the module, None to skip it.
+
+    Raises:
+        CheckpointError: a tensor is missing, has no place, or has another shape or kind of dtype than the module's.
+    """
+    with torch.device("meta"):
+        module = build()
+    stored = {ours: name for name in files if (ours := rename(name)) is not None}
+    slots = tensor_slots(module)
+    places = {name for names in slots for name in names}
+    for name in stored:
+        if name not in places and name.removesuffix(SCALE_SUFFIX) not in places:
+            raise CheckpointError(f"{files.folder}: tensor {stored[name]} has no place in this model.")
+    can_quantise = set(quantisable(module)) if wanted.bits else set()
+    quantised: dict[str, Quantised] = {}
+    for names, slot in slots.items():
+        if names[0] not in stored:
+            raise CheckpointError(f"{files.folder}: tensor {names[0]} is missing.")
+        matrix = _read_quantised(files, stored[names[0]], slot, device)
+        if matrix is None:
+            _check(files[stored[names[0]]], stored[names[0]], slot)
+        if wanted.bits and names[0] in can_quantise:
+            is_embedding = isinstance(module.get_submodule(names[0].removesuffix(".weight")), nn.Embedding)
+            bits = 8 if is_embedding else wanted.bits
+            if matrix is None:
+                matrix = quantise(files.read(stored[names[0]], torch.float32, device), bits)
+            elif matrix.bits != bits:
+                matrix = quantise(matrix.dequantise(), bits)
+            quantised.update(dict.fromkeys(names, matrix))
+        elif matrix is not None:
+            place(module, names, matrix.dequantise(wanted.dtype))
+        else:
+            place(module, names, files.read(stored[names[0]], wanted.dtype, device))
+    install(module, quantised, wanted.dtype)
+    return module.eval()
+
+
+def _check(entry: Entry, name: str, slot: Tensor) -> None:
+    if entry.shape != tuple(slot.shape):
+        raise CheckpointError(
+            f"{entry.file}: tensor {name} has shape {list(entry.shape)}; config.json asks for {list(slot.shape)}."
+        )
+    if not entry.dtype.is_floating_point:
+        raise CheckpointError(f"{entry.file}: tensor {name} has dtype {entry.dtype}; a floating point one is expected.")
+
+
+def _read_quantised(files: TensorFiles, name: str, slot: Tensor, device: torch.device | str) -> Quantised | None:
+    """The quantised matrix stored as `name`, None if it is stored in floating point."""
+    if name + SCALE_SUFFIX not in files:
+        return None
+    matrix = Quantised(files.read(name, device=device), files.read(name + SCALE_SUFFIX, device=device)).checked(name)
+    if matrix.shape != tuple(slot.shape):
+        raise CheckpointError(
+            f"{files[name].file}: tensor {name} holds shape {list(matrix.shape)}; "
+            f"config.json asks for {list(slot.shape)}."
+        )
+    return matrix
+
+
+def tensor_slots(module: nn.Module) -> dict[tuple[str, ...], Tensor]:
+    """Parameters and persistent buffers by their names; a tied tensor appears once, under all its names."""
+    by_id: dict[int, list[str]] = {}
+    state = module.state_dict(keep_vars=True)
+    for name, tensor in state.items():
+        by_id.setdefault(id(tensor), []).append(name)
+    return {tuple(names): state[names[0]] for names in by_id.values()}
+
+
+def place(module: nn.Module, names: tuple[str, ...], tensor: Tensor) -> None:
+    """Put a tensor where a parameter or buffer is, under each of its names."""
+    value: Tensor | None = None
+    for name in names:
+        parent, _, leaf = name.rpartition(".")
+        owner = module.get_submodule(parent)
+        if leaf in owner._buffers:
+            owner._buffers[leaf] = tensor
+        else:
+            value = nn.Parameter(tensor, requires_grad=False) if value is None else value
+            owner._parameters[leaf] = value
+
+
+def tensors_of(module: nn.Module, prefix: str = "") -> dict[str, Tensor]:
+    """What is stored of a module: its parameters and persistent buffers, tied ones once, in a steady order."""
+    if any(isinstance(layer, QuantLinear | QuantEmbedding) for layer in module.modules()):
+        raise CheckpointError("a model that was loaded quantised cannot be saved; load it in float32 for that.")
+    return {prefix + names[0]: tensor.detach() for names, tensor in tensor_slots(module).items()}

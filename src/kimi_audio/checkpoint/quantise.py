@@ -1,0 +1,142 @@
+"""Weight-only quantisation: int8 per output channel, 4-bit per group of 32 inputs; on disk and as numbers.
+
+    quantised = quantise(weight, bits=4)
+    quantised.dequantise(torch.float32)
+    for loss in quality_loss(weights, bits=4): print(loss)
+
+A quantised `NAME.weight` is stored as int8 `[N, K]`, or as uint8 `[N, K/2]` with two 4-bit numbers a byte (the
+even input in the low half, 8 standing for 0), next to `NAME.weight_scale` in float16, `[N]` or `[N, K/32]`:
+weight = number · scale. Nothing else distinguishes such a checkpoint. The fast modules are in `kernels`.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from kimi_audio.errors import CheckpointError
+
+Bits = Literal[4, 8]
+GROUP = 32
+SCALE_SUFFIX = "_scale"
+_CLIPS = torch.linspace(0.7, 1.1, 17).tolist()
+"""Group scales tried, as shares of the one that just holds the largest weight."""
+
+
+@dataclass(frozen=True)
+class Quantised:
+    """A weight matrix `[N, K]` in few bits: `values` int8 `[N, K]` or packed uint8 `[N, K/2]`, `scale` float16."""
+
+    values: Tensor
+    scale: Tensor
+
+    @property
+    def bits(self) -> Bits:
+        return 8 if self.values.dtype == torch.int8 else 4
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        rows, columns = self.values.shape
+        return rows, columns * 8 // self.bits
+
+    @property
+    def nbytes(self) -> int:
+        return self.values.nbytes + self.scale.nbytes
+
+    def numbers(self) -> Tensor:
+        """The integers, int8 `[N, K]`."""
+        if self.bits == 8:
+            return self.values
+        return torch.stack([self.values & 15, self.values >> 4], -1).flatten(1).to(torch.int8) - 8
+
+    def dequantise(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """The weight matrix, `[N, K]`."""
+        groups = self.scale.reshape(self.scale.shape[0], -1)
+        return (
+            (self.numbers().float().unflatten(1, (groups.shape[1], -1)) * groups.float()[..., None])
+            .flatten(1)
+            .to(dtype)
+        )
+
+    def checked(self, name: str) -> "Quantised":
+        """This, if its dtypes and shapes fit together; else CheckpointError."""
+        rows = self.values.shape[0]
+        expected = (rows,) if self.bits == 8 else (rows, self.shape[1] // GROUP)
+        if self.values.dtype not in (torch.int8, torch.uint8) or not self.scale.dtype.is_floating_point:
+            raise CheckpointError(f"tensor {name}: quantised weights are int8 or uint8 with floating point scales.")
+        if tuple(self.scale.shape) != expected:
+            raise CheckpointError(
+                f"tensor {name}{SCALE_SUFFIX}: shape {list(self.scale.shape)}, expected {list(expected)}."
+            )
+        return self
+
+
+def quantise(weight_NK: Tensor, bits: Bits) -> Quantised:
+    """Quantise a matrix. A matrix whose K is no multiple of 32 gets 8 bits in any case."""
+    weight_NK = weight_NK.detach().float()
+    if bits == 8 or weight_NK.shape[1] % GROUP:
+        scale = (weight_NK.abs().amax(1) / 127).half()
+        return Quantised(_rounded(weight_NK, scale[:, None], -127, 127), scale)
+    groups = weight_NK.unflatten(1, (-1, GROUP))
+    scale = _best_scale(groups)
+    numbers = _rounded(groups, scale[..., None], -8, 7).flatten(1) + 8
+    packed = numbers[:, ::2].to(torch.uint8) | numbers[:, 1::2].to(torch.uint8) << 4
+    return Quantised(packed, scale)
+
+
+def _best_scale(groups: Tensor) -> Tensor:
+    """The float16 scale of each group with the least squared error; negative where that uses the range −8…7 better."""
+    farthest = groups.gather(-1, groups.abs().argmax(-1, keepdim=True))[..., 0]
+    best, least = torch.zeros_like(farthest).half(), torch.full_like(farthest, torch.inf)
+    for clip in _CLIPS:
+        scale = (farthest * (clip / -8)).half()
+        error = (_rounded(groups, scale[..., None], -8, 7) * scale[..., None].float() - groups).square().sum(-1)
+        best, least = torch.where(error < least, scale, best), torch.minimum(error, least)
+    return best
+
+
+def _rounded(weight: Tensor, scale: Tensor, low: int, high: int) -> Tensor:
+    divisor = torch.where(scale == 0, torch.ones_like(scale), scale).float()
+    return (weight / divisor).round().clamp(low, high).to(torch.int8)
+
+
+def quantise_tensors(tensors: Mapping[str, Tensor], bits_of: Mapping[str, Bits]) -> dict[str, Tensor]:
+    """The tensors to store when those named in `bits_of` are quantised."""
+    stored: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        if name in bits_of:
+            quantised = quantise(tensor, bits_of[name])
+            stored[name], stored[name + SCALE_SUFFIX] = quantised.values, quantised.scale
+        else:
+            stored[name] = tensor
+    return stored
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What quantisation costs one tensor, or all: `error` is ‖w − q‖ / ‖w‖, `nbytes` the stored size."""
+
+    name: str
+    bits: float
+    error: float
+    nbytes: int
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.bits:.3g} bits, relative error {self.error:.2%}, {self.nbytes / 2**20:.2f} MiB"
+
+
+def quality_loss(tensors: Iterable[tuple[str, Tensor]], bits_of: Mapping[str, Bits]) -> Iterator[Loss]:
+    """The loss of each tensor in `bits_of`, and last that of all of them together, named `total`."""
+    wrong = whole = 0.0
+    size = count = 0
+    for name, tensor in tensors:
+        if name not in bits_of:
+            continue
+        quantised = quantise(tensor, bits_of[name])
+        off = (quantised.dequantise() - tensor.float()).square().sum().item()
+        of = tensor.float().square().sum().item()
+        yield Loss(name, 8 * quantised.nbytes / tensor.numel(), (off / max(of, 1e-30)) ** 0.5, quantised.nbytes)
+        wrong, whole, size, count = wrong + off, whole + of, size + quantised.nbytes, count + tensor.numel()
+    yield Loss("total", 8 * size / max(count, 1), (wrong / max(whole, 1e-30)) ** 0.5, size)
