@@ -33,7 +33,7 @@ from kimi_audio.training.objective import Objective, ParameterGroup
 from kimi_audio.training.whisper_decoder import WhisperDecoder, WhisperDecoderConfig, WhisperText
 
 IGNORED = -100
-SMOOTHING = 1e-5
+LEAST_COUNT = 1e-5
 
 
 class Quantised(NamedTuple):
@@ -112,13 +112,12 @@ class TokenizerTraining(nn.Module):
         count_C, sum_CD = tokenizer.get_buffer("ema_count"), tokenizer.get_buffer("ema_weight")
         count_C.mul_(decay).add_(codes_n.bincount(minlength=len(count_C)), alpha=1 - decay)
         sum_CD.mul_(decay).index_add_(0, codes_n, hidden_nD, alpha=1 - decay)
-        total = count_C.sum()
-        count_C.add_(SMOOTHING).mul_(total / (total + len(count_C) * SMOOTHING))
-        tokenizer.codebook.weight.copy_(sum_CD / count_C[:, None])
+        tokenizer.codebook.weight.copy_(sum_CD / count_C.clamp_min(LEAST_COUNT)[:, None])
         self.updates += 1
-        if int(self.updates) % tokenizer.config.quantize_restart_interval == 0:
-            # What was used once before the interval and never in it has a count of decay^interval.
-            self.restart(count_C < decay**tokenizer.config.quantize_restart_interval, hidden_nD)
+        interval = tokenizer.config.quantize_restart_interval
+        if int(self.updates) % interval == 0:
+            # A count of 1 that nothing was added to is decay^interval by now, give or take rounding.
+            self.restart(count_C < 1.001 * decay**interval, hidden_nD)
 
     @torch.no_grad()
     def restart(self, dead_C: Tensor, hidden_nD: Tensor) -> None:

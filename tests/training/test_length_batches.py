@@ -1,0 +1,21 @@
+from itertools import islice
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kimi_audio.training.length_batches import length_batches
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=40), st.integers(50, 200), st.integers(0, 30))
+def test_every_item_once_an_epoch_within_the_budget_and_repeatable(lengths, budget, start):
+    batches = list(islice(length_batches(lengths, budget, seed=1), 60))
+    assert all(max(lengths[i] for i in batch) * len(batch) <= budget for batch in batches)
+    seen = []
+    for batch in batches:
+        seen += batch
+        if len(seen) == len(lengths):
+            assert sorted(seen) == list(range(len(lengths)))
+            break
+    else:
+        assert len(seen) < len(lengths)
+    assert list(islice(length_batches(lengths, budget, seed=1, start=start), 5)) == batches[start : start + 5]
