@@ -145,8 +145,8 @@ def _read_file(source: Any, name: str) -> Iterator[tuple[int, np.ndarray]]:
             raise AudioError(f"{name} is empty; a sound file is needed")
         file.seek(0)
         try:
-            sound = soundfile.SoundFile(file)
-        except (soundfile.SoundFileError, RuntimeError):
+            sound = _SequentialSoundFile(file)
+        except (soundfile.SoundFileError, TypeError):  # TypeError: any file named .raw
             file.seek(0)
             yield from _read_ffmpeg(file, name)
         else:
@@ -161,8 +161,7 @@ def _open(source: Any, name: str) -> Iterator[BinaryIO]:
         yield io.BytesIO(source)
     elif isinstance(source, (str, os.PathLike)):
         try:
-            # By descriptor, the file has no name: libsndfile's wrapper would trust an extension over the content.
-            file = os.fdopen(os.open(source, os.O_RDONLY), "rb")
+            file = open(source, "rb")  # noqa: SIM115 - closed below
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise AudioError(f"{name} can't be opened: {reason}; a readable sound file is needed") from error
@@ -191,6 +190,13 @@ def _seekable(file: BinaryIO) -> Iterator[BinaryIO]:
 
 
 # --- the two libraries ------------------------------------------------------------------------------------------------
+
+
+class _SequentialSoundFile(soundfile.SoundFile):
+    """Reads on and on. soundfile seeks after each read where it can, and in MP3 that spoils what follows."""
+
+    def seekable(self) -> bool:
+        return False
 
 
 def _read_libsndfile(sound: soundfile.SoundFile, name: str) -> Iterator[tuple[int, np.ndarray]]:
