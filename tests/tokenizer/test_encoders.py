@@ -1,0 +1,93 @@
+"""Both listening encoders: lengths, segments of 30 s, what may look where. Figures: the golden cases (tests/verify)."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_model import SEMANTIC, WHISPER
+
+from kimi_audio.tokenizer.acoustic import SEGMENT_SAMPLES, TOKEN_SAMPLES, AcousticEncoder, num_tokens
+from kimi_audio.tokenizer.semantic import SemanticTokenizer, block_causal_mask
+from kimi_audio.tokenizer.whisper import WhisperEncoder
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    torch.manual_seed(0)
+    return WhisperEncoder(WHISPER).eval()
+
+
+@pytest.fixture(scope="module")
+def semantic():
+    torch.manual_seed(0)
+    return SemanticTokenizer(SEMANTIC).eval()
+
+
+def noise(length: int) -> torch.Tensor:
+    return torch.randn(length, generator=torch.Generator().manual_seed(length)) * 0.1
+
+
+@settings(max_examples=15, deadline=None)
+@given(length=st.integers(1, 3 * TOKEN_SAMPLES + 1))
+def test_one_vector_and_one_code_per_80_ms(encoder, semantic, length):
+    tokens = num_tokens(length)
+    assert tokens == -(-length // TOKEN_SAMPLES)
+    assert AcousticEncoder(encoder, clip_silence=True)(noise(length)).shape == (1, tokens, 4 * WHISPER.d_model)
+    assert semantic.encode([noise(length)])[0].shape == (tokens,)
+
+
+def test_long_sounds_are_the_sum_of_their_segments(encoder, semantic):
+    samples = noise(SEGMENT_SAMPLES + 20_000)
+    acoustic = AcousticEncoder(encoder, clip_silence=True)
+    parts = torch.cat([acoustic(part) for part in samples.split(SEGMENT_SAMPLES)], 1)
+    assert torch.equal(acoustic(samples), parts)
+    codes = torch.cat([semantic.encode([part])[0] for part in samples.split(SEGMENT_SAMPLES)])
+    assert torch.equal(semantic.encode([samples])[0], codes)
+
+
+def test_clipped_encoding_equals_masked_encoding(encoder):
+    """`clip_silence` computes what the official code does with a mask: padding is neither seen nor encoded."""
+    samples = noise(5_000)
+    kept = 4 * num_tokens(len(samples))
+    full = AcousticEncoder(encoder).log_mel(samples)
+    mask = (torch.arange(1500) < kept)[None, None, None]
+    with torch.inference_mode():
+        masked = encoder(full[None], mask=mask)[0, :kept].reshape(1, -1, 4 * WHISPER.d_model)
+    torch.testing.assert_close(AcousticEncoder(encoder, clip_silence=True)(samples), masked, atol=1e-5, rtol=1e-4)
+
+
+def test_codes_look_back_but_not_beyond_their_block(semantic):
+    """Frames up to a block's end do not change with what follows it (log-mels are given, so no common floor)."""
+    block_mels = 2 * SEMANTIC.quantize_causal_block_size
+    log_mel = torch.randn(1, SEMANTIC.num_mel_bins, 2 * block_mels)
+    changed = log_mel.clone()
+    changed[:, :, block_mels:] += 1.0
+    valid = torch.ones(1, 2 * block_mels, dtype=torch.bool)
+    with torch.inference_mode():
+        before, after = semantic.hidden(log_mel, valid), semantic.hidden(changed, valid)
+    tokens = block_mels // 8
+    torch.testing.assert_close(before[:, :tokens], after[:, :tokens])
+    assert not torch.allclose(before[:, tokens:], after[:, tokens:])
+
+
+def test_padding_changes_nothing(semantic):
+    log_mel = torch.randn(1, SEMANTIC.num_mel_bins, 64)
+    valid = torch.ones(1, 64, dtype=torch.bool)
+    padded = torch.nn.functional.pad(log_mel, (0, 32), value=3.0)
+    with torch.inference_mode():
+        alone = semantic.hidden(log_mel, valid)
+        batched = semantic.hidden(padded, torch.nn.functional.pad(valid, (0, 32)))
+    torch.testing.assert_close(alone, batched[:, :8], atol=1e-5, rtol=1e-4)
+
+
+def test_block_causal_mask_by_hand():
+    valid = torch.tensor([[True, True, True, True, False]])
+    expected = torch.tensor([[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 0], [1, 1, 1, 1, 0]])
+    assert torch.equal(block_causal_mask(valid, 2)[0, 0], expected.bool())
+    assert torch.equal(block_causal_mask(valid, None)[0, 0], valid)
+
+
+def test_nearest_code(semantic):
+    codes = torch.tensor([[3, 17, 0]])
+    hidden = semantic.codebook(codes) + 0.01
+    assert torch.equal(semantic.quantise(hidden), codes)
