@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_layout import make_parts
+from model_parts import make_parts
 
 from kimi_audio.checkpoint.files import TensorFiles
 from kimi_audio.checkpoint.kernels import AnyWeight, FusedPart, Int4Weight, Int8Weight, QuantEmbedding, QuantLinear

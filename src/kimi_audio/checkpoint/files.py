@@ -141,21 +141,27 @@ class TensorFiles(Mapping[str, Entry]):
 
     def read(self, name: str, dtype: torch.dtype | None = None, device: torch.device | str = "cpu") -> Tensor:
         """One tensor in `dtype` (default: as stored) on `device`."""
-        entry = self[name]
-        out = torch.empty(entry.shape, dtype=dtype or entry.dtype, device=device)
-        direct = out.dtype == entry.dtype and out.device.type == "cpu"
-        flat = out.view(-1)
-        block = flat.numel() if direct else BUFFER_BYTES // entry.dtype.itemsize
-        buffer = flat if direct else torch.empty(min(block, flat.numel()), dtype=entry.dtype)
-        with entry.file.open("rb") as file:
-            file.seek(entry.start)
-            for first in range(0, flat.numel(), max(block, 1)):
-                part = buffer[: flat.numel() - first]
-                if file.readinto(memoryview(part.view(torch.uint8).numpy())) != part.nbytes:  # type: ignore[arg-type]
-                    raise CheckpointError(f"{entry.file}: the file was cut short while tensor {name} was read.")
-                if not direct:
-                    flat[first : first + part.numel()].copy_(part)
-        return out
+        return read_tensor(name, self[name], dtype, device)
+
+
+def read_tensor(
+    name: str, entry: Entry, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Read what an entry describes, in `dtype` (default: as stored) on `device`."""
+    out = torch.empty(entry.shape, dtype=dtype or entry.dtype, device=device)
+    direct = out.dtype == entry.dtype and out.device.type == "cpu"
+    flat = out.view(-1)
+    block = flat.numel() if direct else BUFFER_BYTES // entry.dtype.itemsize
+    buffer = flat if direct else torch.empty(min(block, flat.numel()), dtype=entry.dtype)
+    with entry.file.open("rb") as file:
+        file.seek(entry.start)
+        for first in range(0, flat.numel(), max(block, 1)):
+            part = buffer[: flat.numel() - first]
+            if file.readinto(memoryview(part.view(torch.uint8).numpy())) != part.nbytes:  # type: ignore[arg-type]
+                raise CheckpointError(f"{entry.file}: the file was cut short while tensor {name} was read.")
+            if not direct:
+                flat[first : first + part.numel()].copy_(part)
+    return out
 
 
 def _sharded(index: Path) -> dict[str, Entry]:

@@ -172,9 +172,8 @@ def install(module: nn.Module, quantised: MutableMapping[str, Quantised], dtype:
         for siblings in FUSED:
             names = [f"{prefix}{sibling}.weight" for sibling in siblings]
             if all(name in quantised for name in names) and len({quantised[name].bits for name in names}) == 1:
-                fused = FusedLinear(
-                    [quantised.pop(name) for name in names], [owner.get_submodule(s).bias for s in siblings]
-                )
+                biases = [_bias(owner.get_submodule(sibling)) for sibling in siblings]
+                fused = FusedLinear([quantised.pop(name) for name in names], biases)
                 for part, sibling in enumerate(siblings):
                     setattr(owner, sibling, FusedPart(fused, part))
     for name in list(quantised):
@@ -182,4 +181,9 @@ def install(module: nn.Module, quantised: MutableMapping[str, Quantised], dtype:
         owner, matrix = module.get_submodule(parent), quantised.pop(name)
         layer = owner.get_submodule(leaf)
         is_embedding = isinstance(layer, nn.Embedding)
-        setattr(owner, leaf, QuantEmbedding(matrix, dtype) if is_embedding else QuantLinear(matrix, layer.bias))  # type: ignore[arg-type]
+        setattr(owner, leaf, QuantEmbedding(matrix, dtype) if is_embedding else QuantLinear(matrix, _bias(layer)))
+
+
+def _bias(layer: nn.Module) -> Tensor | None:
+    assert isinstance(layer, nn.Linear)
+    return layer.bias

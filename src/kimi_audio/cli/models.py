@@ -17,7 +17,7 @@ def verify(
     cases: Annotated[list[Path], typer.Argument(metavar="DIR", help="Folders of golden cases.")],
 ) -> None:
     """Run golden cases: each tensor's largest absolute error beside its tolerance. Code 1 if any is exceeded."""
-    from kimi_audio.checkpoint.verify import verify_case
+    from kimi_audio.verify import verify_case
 
     table = Table("case", "tensor", "largest error", "tolerance", "")
     batch, failed = common.Batch(), 0
