@@ -18,7 +18,7 @@ from kimi_audio.audio import load_audio, speech_segments
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="What the voice detection keeps and drops, set by set")
     parser.add_argument("data", type=Path)
     parser.add_argument("--clips", type=int, default=200, help="at most so many of each set")
     parser.add_argument("--split", default="", help="only this split")

@@ -19,7 +19,7 @@ RATE = 16000
 TONE = (0.5 * np.sin(2 * np.pi * 440 * np.arange(2 * RATE) / RATE)).astype(np.float32)
 
 
-def libsndfile_bytes(samples=TONE, rate=RATE, form="WAV", subtype=None) -> bytes:
+def libsndfile_bytes(samples: np.ndarray = TONE, rate=RATE, form="WAV", subtype=None) -> bytes:
     file = io.BytesIO()
     soundfile.write(file, samples, rate, format=form, subtype=subtype)
     return file.getvalue()
@@ -193,11 +193,10 @@ def test_a_video_without_sound():
     assert "no sound track" in refusal(file)
 
 
-def test_a_playlist_opens_nothing(tmp_path):
+def test_a_playlist_opens_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "private.wav").write_bytes(FILES["wav"])
-    playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nfile://{tmp_path}/private.wav\n#EXT-X-ENDLIST\n"
-    refusal(playlist.encode())
-    refusal(f"ffconcat version 1.0\nfile 'file://{tmp_path}/private.wav'\n".encode())
+    assert "not a sound file" in refusal(b"ffconcat version 1.0\nfile private.wav\n")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 32768.0])

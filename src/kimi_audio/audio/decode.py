@@ -124,7 +124,8 @@ def _name(source: Any) -> str:
         return "the given bytes"
     if isinstance(source, (str, os.PathLike)):
         return os.fspath(source) or "''"
-    return str(getattr(source, "name", "the file object"))
+    name = getattr(source, "name", None)
+    return name if isinstance(name, str) else "the file object"
 
 
 def _read_array(source: Any, rate: int | None) -> Iterator[tuple[int, np.ndarray]]:
@@ -210,7 +211,7 @@ def _read_libsndfile(sound: soundfile.SoundFile, name: str) -> Iterator[tuple[in
 def _read_ffmpeg(file: BinaryIO, name: str) -> Iterator[tuple[int, np.ndarray]]:
     try:
         # No protocol: a playlist must not make the reader open other files or addresses.
-        container = av.open(file, metadata_errors="ignore", options={"protocol_whitelist": "none"})
+        container = av.open(file, "r", metadata_errors="ignore", options={"protocol_whitelist": "none"})
     except (av.error.FFmpegError, ValueError) as error:
         raise AudioError(f"{name} is not a sound file of a known format, or its header is damaged") from error
     with container:

@@ -41,8 +41,8 @@ class SileroNetwork(nn.Module):
         x_FCT = torch.sqrt(cosine**2 + sine**2)
         for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
             x_FCT = F.relu(conv(x_FCT))
-        x_FC, state = self.lstm_cell(x_FCT.squeeze(2), state)
-        return torch.sigmoid(self.final_conv(F.relu(x_FC)[:, :, None])).flatten(), state
+        x_FC, new_state = self.lstm_cell(x_FCT.squeeze(2), state)
+        return torch.sigmoid(self.final_conv(F.relu(x_FC)[:, :, None])).flatten(), new_state
 
 
 class VoiceDetector:
