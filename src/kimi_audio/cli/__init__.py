@@ -8,8 +8,13 @@ Results go to standard output, everything else to standard error. Exit codes: 0 
 2 something the user can mend (each with one sentence; the rest of a batch is still done); 130 interrupted.
 """
 
+import os
+import signal
+from typing import NoReturn
+
 import typer
 
+from kimi_audio.cli.common import INTERRUPTED
 from kimi_audio.cli.listen import ask, transcribe
 from kimi_audio.cli.models import info, verify
 from kimi_audio.cli.training import train
@@ -23,4 +28,11 @@ for command in (transcribe, ask, verify, info, train):
 
 def main() -> None:
     """Entry point of the installed command."""
+    signal.signal(signal.SIGINT, _interrupted)
     app()
+
+
+def _interrupted(number: int, frame: object) -> NoReturn:
+    # At once: what was done is written already, and an exception raised in a library's callback would be swallowed.
+    os.write(2, b"\nkimi-audio: interrupted\n")
+    os._exit(INTERRUPTED)

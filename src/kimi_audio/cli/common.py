@@ -1,4 +1,4 @@
-"""What the commands share: options, loading a model, and how mistakes and Ctrl-C end a command.
+"""What the commands share: options, loading a model, and how a mistake ends a command.
 
 PyTorch is imported when a model is loaded, not before, so that help is quick.
 """
@@ -66,7 +66,7 @@ def load(model: str | None, dtype: Dtype, device: Device | None, threads: int | 
 
 
 def command(run: Callable[P, T]) -> Callable[P, T]:
-    """Make a user's mistake end the command `run` with its sentence and code 2, and Ctrl-C with code 130."""
+    """Make a user's mistake end the command `run` with its sentence and code 2."""
 
     @functools.wraps(run)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -75,9 +75,6 @@ def command(run: Callable[P, T]) -> Callable[P, T]:
         except (KimiAudioError, OSError) as error:
             complain(error)
             raise typer.Exit(USER_ERROR) from None
-        except KeyboardInterrupt:
-            tell("interrupted")
-            raise typer.Exit(INTERRUPTED) from None
 
     return guarded
 
