@@ -73,7 +73,7 @@ def test_weights_are_the_report_s():
 
 
 def documents(vocab, segments_each):
-    return [lambda n=n: [*SEGMENTS, FOURTH][:n] for n in segments_each]
+    return [lambda rng, n=n: [*SEGMENTS, FOURTH][:n] for n in segments_each]
 
 
 def test_mixture_holds_every_task_in_its_share(vocab):

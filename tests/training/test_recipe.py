@@ -38,7 +38,7 @@ def folder(tmp_path, llm) -> Path:
         tone = 0.3 * np.sin(np.arange(4000 + 400 * number) * (0.05 + 0.02 * number))
         soundfile.write(tmp_path / f"{number}.wav", tone.astype(np.float32), 16000)
         rows.append({"audio": f"{number}.wav", "duration": len(tone) / 16000, "speaker": f"s{number // 4}",
-                     "text": f"tone {number}"})  # fmt: skip
+                     "text": f"t{number}"})  # fmt: skip
     write_lines(tmp_path / "tones.jsonl", rows)
     chat = [{"role": "user", "message_type": "text", "content": "hi"},
             {"role": "assistant", "message_type": "text", "content": "hello"}]  # fmt: skip
@@ -92,6 +92,30 @@ def test_recordings_are_heard_once(folder, monkeypatch):
     row = next(objective.batches(0))
     assert torch.equal(row.audio_ids, next(objective.batches(0)).audio_ids)
     assert len(row.lengths) > 1
+
+
+def test_the_encoder_can_be_trained_along(folder):
+    live = SFT.replace("capacity: 256", "train_encoder: true\nfrozen_until: {encoder: 0.5}")
+    live = live.replace("steps: 6", "steps: 4")
+    (folder / "sft.yaml").write_text(live)
+    with pytest.raises(ConfigError, match="mask_features works on cached features"):
+        run_recipe(folder / "sft.yaml")
+    (folder / "sft.yaml").write_text(live.replace(", mask_features: 0.1", ""))
+    before = load_parts(folder / "init").acoustic.encoder.state_dict()
+    assert run_recipe(folder / "sft.yaml").dev["recognition_loss"] > 0
+    after = load_parts(folder / "runs/sft/model").acoustic.encoder.state_dict()
+    assert not torch.equal(after["conv1.weight"], before["conv1.weight"])
+
+
+def test_the_adaptor_alone(folder):
+    (folder / "adaptor.yaml").write_text(
+        "objective: adaptor\nmodel: init\nrun: runs/a\ncache: cache\nrecordings: [tones.jsonl]\n"
+        "dev: {tones: tones.jsonl}\ntrain: {steps: 4, learning_rate: 0.01, evaluate_steps: 4}\n"
+    )
+    assert "wer_tones" in run_recipe(folder / "adaptor.yaml").dev
+    before, after = (load_parts(folder / name).llm.state_dict() for name in ("init", "runs/a/model"))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and all(name.startswith("model.vq_adaptor.") for name in changed)
 
 
 def test_pretraining_from_recipe_to_model(folder):

@@ -148,3 +148,9 @@ def fill(
 def variant_key(audio: str, variant: int) -> str:
     """Key of an augmented variant of a recording; variant 0 is the recording itself."""
     return f"{audio}#{variant}" if variant else audio
+
+
+def split_key(key: str) -> tuple[str, int]:
+    """The recording and the variant that a key stands for."""
+    audio, mark, variant = key.rpartition("#")
+    return (audio, int(variant)) if mark and variant.isdecimal() else (key, 0)

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kimi_audio.errors import ConfigError
 from kimi_audio.llm.model import AudioLLM
 from kimi_audio.prompt import Prompt
 from kimi_audio.tokenizer.acoustic import SEGMENT_SAMPLES, AcousticEncoder
@@ -38,8 +39,7 @@ class Regularisation:
     Attributes:
         label_smoothing: probability spread over all ids.
         corrupt_text: share of the answer's ids that are replaced by random ones in the input (not in the labels).
-        mask_features: share of continuous features that are hidden, in spans of 1–4 (their codes stay). For features
-            from the cache; with an encoder to train, augment the samples instead.
+        mask_features: share of cached continuous features that are hidden, in spans of 1–4 (their codes stay).
     """
 
     label_smoothing: float = 0.0
@@ -68,11 +68,13 @@ class LanguageObjective(Objective):
     regularisation: Regularisation = field(default_factory=Regularisation)
     rates: Mapping[str, float] = field(default_factory=dict)
     frozen_until: Mapping[str, float] = field(default_factory=dict)
-    export: Callable[[Path], None] | None = None
+    export: Callable[[AudioLLM, Path], None] | None = None
     dev: Mapping[str, list[Prompt]] = field(default_factory=dict)
     measure: Callable[[AudioLLM], Mapping[str, float]] | None = None
 
     def __post_init__(self) -> None:
+        if self.encoder is not None and self.regularisation.mask_features:
+            raise ConfigError("mask_features works on cached features; with an encoder to train, augment the samples.")
         self.model = nn.ModuleDict({"llm": self.llm} | ({"encoder": self.encoder} if self.encoder else {}))
 
     def parameter_groups(self) -> list[ParameterGroup]:
@@ -127,7 +129,7 @@ class LanguageObjective(Objective):
         if self.export is None:
             super().save(folder)
         else:
-            self.export(folder)
+            self.export(self.llm, folder)
 
 
 def _cross_entropy(head: nn.Module, x_ND: Tensor, at: Tensor, labels: Tensor, smoothing: float) -> Tensor:
@@ -147,11 +149,11 @@ def regularise(row: PackedRow, settings: Regularisation, vocab: Vocabulary, rng:
         text_ids[chosen] = torch.from_numpy(rng.integers(0, vocab.num_base_tokens, len(chosen)))
     features = row.features
     if settings.mask_features:
-        features = [_hide_spans(feature, settings.mask_features, rng) for feature in features]
+        features = [hide_spans(feature, settings.mask_features, rng) for feature in features]
     return replace(row, text_ids=text_ids, features=features)
 
 
-def _hide_spans(feature: Tensor, share: float, rng: np.random.Generator, longest: int = 4) -> Tensor:
+def hide_spans(feature: Tensor, share: float, rng: np.random.Generator, longest: int = 4) -> Tensor:
     """`feature` (1, T, F) with about `share` of its T vectors zeroed, in spans of 1 to `longest`."""
     frames = feature.shape[-2]
     starts = np.flatnonzero(rng.random(frames) < share / ((1 + longest) / 2))

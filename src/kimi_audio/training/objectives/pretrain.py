@@ -41,6 +41,10 @@ class Segment:
     heard: Heard | None = None
 
 
+Read = Callable[[np.random.Generator], Sequence[Segment]]
+"""Reads the segments of one document; chance (which augmented variant) comes from the generator."""
+
+
 def text_only(segments: Sequence[Segment], vocab: Vocabulary) -> Prompt:
     """t₁: written text."""
     prompt = Prompt()
@@ -127,19 +131,19 @@ class Documents:
         documents: for each, a function that reads its segments (from a cache, so that memory holds none of them).
     """
 
-    def __init__(self, documents: Sequence[Callable[[], Sequence[Segment]]], task: PretrainingTask, vocab: Vocabulary):
+    def __init__(self, documents: Sequence[Read], task: PretrainingTask, vocab: Vocabulary):
         self.documents, self.task, self.vocab = documents, task, vocab
 
     def __len__(self) -> int:
         return len(self.documents)
 
     def prompt(self, index: int, rng: np.random.Generator) -> Prompt:
-        return self.task.layout(self.documents[index](), self.vocab)
+        return self.task.layout(self.documents[index](rng), self.vocab)
 
 
 def pretraining_mixture(
-    texts: Sequence[Callable[[], Sequence[Segment]]],
-    recordings: Sequence[Callable[[], Sequence[Segment]]],
+    texts: Sequence[Read],
+    recordings: Sequence[Read],
     vocab: Vocabulary,
     capacity: int,
     *,

@@ -204,7 +204,8 @@ class SemanticTokenizerObjective(Objective):
             recognition, quantised = self._recognition(batch)
             losses.append(recognition.item())
             used.update(quantised.codes_BT.flatten().tolist())
-        return {"loss": float(np.mean(losses)), "codes_used": len(used) / self.whisper.tokenizer.config.quantize_vocab_size}
+        size = self.whisper.tokenizer.config.quantize_vocab_size
+        return {"loss": float(np.mean(losses)), "codes_used": len(used) / size}
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """All but the codebook, which follows its own rule, and the tables of positions, which are fixed sinusoids."""

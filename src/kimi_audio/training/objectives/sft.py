@@ -1,6 +1,6 @@
 """Instruction tuning: conversations and tasks in, documents with loss on the assistant's words out (SPEC §8).
 
-    read = Reader(vocab, tokenizer.encode, cache)
+    read = Reader(vocab, tokenizer.encode, cache, variants=1)
     speech = TaskSource(rows, Task("recognition", instructions("recognition"), answer="text"), read)
     talk = ConversationSource(conversations, read)
     LanguageObjective(llm, Mixture([speech, talk], [2, 1], capacity=1024), vocab)
@@ -15,11 +15,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from kimi_audio.data.cache import HeardCache, variant_key
+from kimi_audio.data.cache import variant_key
 from kimi_audio.errors import DataError
 from kimi_audio.messages import Message, messages_from
 from kimi_audio.prompt import Heard, Prompt, build_prompt
@@ -40,18 +40,25 @@ def instructions(task: str) -> list[str]:
     return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
+class Ears(Protocol):
+    """Whatever knows what the model hears of a recording: a `HeardCache`, or encoders at work."""
+
+    def heard(self, key: str) -> Heard: ...
+
+
 @dataclass(frozen=True)
 class Reader:
     """Turns messages into a training prompt.
 
     Attributes:
-        variants: how many augmented variants of each recording the cache holds besides the clean one; each time
-            a recording is read one of them is drawn.
+        ears: hears recordings by their keys.
+        variants: how many augmented variants of each recording there are besides the clean one; each time a
+            recording is read one of them all is drawn.
     """
 
     vocab: Vocabulary
     encode_text: Callable[[str], list[int]]
-    cache: HeardCache
+    ears: Ears
     variants: int = 0
 
     def prompt(self, messages: Sequence[Message], rng: np.random.Generator) -> Prompt:
@@ -61,14 +68,15 @@ class Reader:
             messages,
             self.vocab,
             self.encode_text,
-            lambda audio: self._listen(str(audio), rng),
+            lambda audio: self.listen(str(audio), rng),
             output_type="both" if speaks else "text",
             training=True,
             open_answer=False,
         )
 
-    def _listen(self, audio: str, rng: np.random.Generator) -> Heard:
-        return self.cache.heard(variant_key(audio, int(rng.integers(self.variants + 1))))
+    def listen(self, audio: str, rng: np.random.Generator) -> Heard:
+        """The recording or, as likely each, one of its variants."""
+        return self.ears.heard(variant_key(audio, int(rng.integers(self.variants + 1))))
 
 
 @dataclass(frozen=True)

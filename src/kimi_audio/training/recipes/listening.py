@@ -1,22 +1,21 @@
-"""Recipes of the objectives that train an encoder: `semantic_tokenizer` and `front_end`."""
+"""Recipes of the objectives that train the listening parts: `semantic_tokenizer` and `adaptor`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from kimi_audio.checkpoint.layout import load_parts, save_parts
 from kimi_audio.data.manifest import read_recordings
 from kimi_audio.data.waveforms import WaveformStore
-from kimi_audio.training.objectives.front_end import FrontEndObjective
+from kimi_audio.training.objectives.adaptor import AdaptorObjective
 from kimi_audio.training.objectives.semantic_tokenizer import SemanticTokenizerObjective, TokenizerTraining
-from kimi_audio.training.recipes.language import AugmentRecipe
+from kimi_audio.training.recipes.ears import AugmentRecipe, CachedEars
 from kimi_audio.training.trainer import TrainConfig
 from kimi_audio.training.whisper_decoder import WhisperText
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SemanticTokenizerRecipe:
     """`objective: semantic_tokenizer`: the codebook, by recognition.
 
@@ -45,7 +44,7 @@ class SemanticTokenizerRecipe:
             WhisperText(self.whisper),
             _store(self.recordings, self.cache),
             dev=_store([self.dev], self.cache) if self.dev else None,
-            export=partial(save_parts, parts=parts),
+            export=lambda folder: save_parts(folder, parts),
             augment=self.augment.augmenter() if self.augment else None,
             fresh_codebook=self.fresh_codebook,
             batch_seconds=self.batch_seconds,
@@ -53,14 +52,14 @@ class SemanticTokenizerRecipe:
         )
 
 
-@dataclass(frozen=True)
-class FrontEndRecipe:
-    """`objective: front_end`: acoustic encoder and adaptor, by CTC into the language model's embedding space.
+@dataclass(frozen=True, kw_only=True)
+class AdaptorRecipe:
+    """`objective: adaptor`: the adaptor alone, by CTC into the language model's embedding space.
 
     Attributes:
-        recordings: manifests with `text`, `label` or both; decoded once into `cache`.
+        recordings: manifests with `text`, `label` or both; heard once into `cache`.
         dev: name → manifest for word error rates.
-        encoder_scale: the pretrained encoder's learning rate, as a share of the adaptor's.
+        mask_features: share of the features that are hidden.
     """
 
     model: Path
@@ -69,19 +68,23 @@ class FrontEndRecipe:
     cache: Path
     train: TrainConfig
     dev: dict[str, Path] = field(default_factory=dict)
-    augment: AugmentRecipe | None = None
-    encoder_scale: float = 0.1
-    batch_seconds: float = 60.0
+    mask_features: float = 0.1
+    batch_seconds: float = 24.0
 
-    def build(self) -> FrontEndObjective:
-        return FrontEndObjective(
-            self.model,
-            [(_store([path], self.cache), 1) for path in self.recordings],
-            {name: _store([path], self.cache) for name, path in self.dev.items()},
+    def build(self) -> AdaptorObjective:
+        parts = load_parts(self.model)
+        ears = CachedEars(self.model, parts, self.cache, augment=None, seed=self.train.seed)
+        rows = [row for path in self.recordings for row in read_recordings(path)]
+        dev = {name: read_recordings(path) for name, path in self.dev.items()}
+        ears.hear([row["audio"] for group in (rows, *dev.values()) for row in group], variants=0)
+        return AdaptorObjective(
+            parts,
+            rows,
+            ears.heard,
+            dev=dev,
             batch_seconds=self.batch_seconds,
+            mask_features=self.mask_features,
             seed=self.train.seed,
-            augment=self.augment.augmenter() if self.augment else None,
-            encoder_scale=self.encoder_scale,
         )
 
 

@@ -1,0 +1,84 @@
+"""How recipes listen: recordings through the model's encoders, cached or, for an encoder in training, live."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from kimi_audio.audio.decode import load_audio
+from kimi_audio.checkpoint.layout import ModelParts
+from kimi_audio.data.augment import AugmentConfig, Augmenter, rng_of
+from kimi_audio.data.cache import HeardCache, fill, listener_hash, split_key, variant_key
+from kimi_audio.data.manifest import read_recordings
+from kimi_audio.prompt import Heard
+
+
+@dataclass(frozen=True)
+class AugmentRecipe:
+    """Variants of every recording to listen to besides the clean one. Noises and rooms come from manifests."""
+
+    variants: int = 1
+    noises: Path | None = None
+    rooms: Path | None = None
+    settings: AugmentConfig = field(default_factory=AugmentConfig)
+
+    def augmenter(self) -> Augmenter:
+        sounds = [[load_audio(row["audio"]) for row in read_recordings(path)] if path else []
+                  for path in (self.noises, self.rooms)]  # fmt: skip
+        return Augmenter(self.settings, *sounds)
+
+
+class CachedEars:
+    """The model's encoders at rest: recordings and their variants are heard once and cached."""
+
+    def __init__(self, model: Path, parts: ModelParts, cache: Path, augment: AugmentRecipe | None, seed: int) -> None:
+        self.cache = HeardCache(cache / listener_hash(model))
+        self.parts, self.seed = parts, seed
+        self.augmenter = augment.augmenter() if augment else None
+        self.variants = augment.variants if augment else 0
+
+    def heard(self, key: str) -> Heard:
+        return self.cache.heard(key)
+
+    def hear(self, audios: Sequence[str], variants: int) -> None:
+        """Put recordings and so many variants of each into the cache."""
+        wanted = [variant_key(audio, n) for audio in dict.fromkeys(audios) for n in range(variants + 1)]
+        sounds = [(key, partial(self._samples, key)) for key in wanted if key not in self.cache]
+        progress = track(sounds, "listening", console=Console(stderr=True), disable=not sounds)
+        fill(self.cache, progress, self._listen)
+
+    def _samples(self, key: str) -> np.ndarray:
+        audio, variant = split_key(key)
+        samples = load_audio(audio)
+        return self.augmenter(samples, rng_of(self.seed, audio, variant)) if self.augmenter and variant else samples
+
+    def _listen(self, samples: np.ndarray) -> Heard:
+        codes = self.parts.semantic.encode([samples])[0].tolist()
+        return Heard(codes, self.parts.acoustic(samples) if self.parts.acoustic is not None else None)
+
+
+class LiveEars(CachedEars):
+    """For an encoder that is trained along: samples instead of features, augmented anew each time; codes are cached.
+
+    The codes are those of the clean recording, so augmentation must keep its length: it is cut, or filled with silence.
+    """
+
+    def __init__(self, model: Path, parts: ModelParts, cache: Path, augment: AugmentRecipe | None, seed: int) -> None:
+        super().__init__(model, parts, cache, augment, seed)
+        self.variants = 2**31 - 2 if self.augmenter else 0
+
+    def heard(self, key: str) -> Heard:
+        audio, _ = split_key(key)
+        clean, samples = load_audio(audio), self._samples(key)
+        samples = np.pad(samples[: len(clean)], (0, max(0, len(clean) - len(samples))))
+        return Heard(self.cache.heard(audio).codes, torch.from_numpy(samples))
+
+    def hear(self, audios: Sequence[str], variants: int) -> None:
+        super().hear(audios, variants=0)

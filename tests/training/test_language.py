@@ -1,0 +1,123 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from kimi_audio.errors import ConfigError
+from kimi_audio.training.mixture import Mixture
+from kimi_audio.training.objective import groups_by_prefix
+from kimi_audio.training.objectives.language import LanguageObjective, Regularisation, regularise
+from kimi_audio.training.packing import PackedRow
+from kimi_audio.training.trainer import TrainConfig, Trainer
+
+
+@pytest.fixture
+def source(make_prompt):
+    class Prompts:
+        def __len__(self):
+            return 6
+
+        def prompt(self, index, rng):
+            return make_prompt(3, 5, 2, seed=index)
+
+    return Prompts()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_loss_equals_the_masked_loss_over_all_positions(llm, vocab, source, make_prompt, smoothing):
+    """The definition of SPEC §8: sum(ce · mask) / (sum(mask) + 1e-4), over labels shifted left, both streams."""
+    settings = Regularisation(label_smoothing=smoothing)
+    objective = LanguageObjective(llm, Mixture([source], [1], 64), vocab, regularisation=settings)
+    prompt = make_prompt(4, 6, 3, seed=9)
+    loss, metrics = objective.loss(PackedRow.of([prompt]))
+    ids = torch.tensor([prompt.audio_ids]), torch.tensor([prompt.text_ids])
+    mask = torch.tensor([prompt.continuous_mask])
+    logits = llm(*ids, continuous_mask_BT=mask, features=prompt.features)
+    expected = {}
+    for name, stream_logits, stream_ids, loss_mask in (
+        ("text_loss", logits.text_logits, ids[1], prompt.text_loss_mask),
+        ("audio_loss", logits.audio_logits, ids[0], prompt.audio_loss_mask),
+    ):
+        wanted = torch.tensor([*loss_mask[1:], False]).float()
+        labels = torch.cat([stream_ids[0, 1:], stream_ids[0, :1]])
+        each = F.cross_entropy(stream_logits[0], labels, reduction="none", label_smoothing=smoothing)
+        expected[name] = (each * wanted).sum() / (wanted.sum() + 1e-4)
+    torch.testing.assert_close(metrics["text_loss"], expected["text_loss"].detach())
+    torch.testing.assert_close(metrics["audio_loss"], expected["audio_loss"].detach())
+    torch.testing.assert_close(loss, expected["text_loss"] + expected["audio_loss"])
+
+
+def test_regularisation_changes_the_input_and_never_the_labels(vocab, make_prompt):
+    row = PackedRow.of([make_prompt(20, 200, 0, 1), make_prompt(30, 100, 0, 2)])
+    changed = regularise(row, Regularisation(0.0, 0.2, 0.3), vocab, np.random.default_rng(0))
+    assert torch.equal(changed.text_labels, row.text_labels) and torch.equal(changed.audio_ids, row.audio_ids)
+    different = (changed.text_ids != row.text_ids).nonzero()[:, 0]
+    assert set(different.tolist()) <= set((row.text_at + 1).tolist())
+    assert len(different) / len(row.text_at) == pytest.approx(0.2, abs=0.06)
+    hidden = torch.cat([feature[0].abs().sum(-1) == 0 for feature in changed.features])
+    assert 0.1 < hidden.float().mean() < 0.5
+    assert all((feature[0].abs().sum(-1) > 0).all() for feature in row.features)
+    same = regularise(row, Regularisation(), vocab, np.random.default_rng(0))
+    assert torch.equal(same.text_ids, row.text_ids) and same.features is row.features
+
+
+def test_batches_are_the_same_from_any_start(llm, vocab, source):
+    objective = LanguageObjective(
+        llm, Mixture([source], [1], 32, seed=5), vocab, regularisation=Regularisation(0.0, 0.3, 0.3)
+    )
+    batches, later = objective.batches(0), objective.batches(4)
+    for _ in range(4):
+        next(batches)
+    for _ in range(3):
+        one, two = next(batches), next(later)
+        assert torch.equal(one.text_ids, two.text_ids)
+        assert all(torch.equal(a, b) for a, b in zip(one.features, two.features, strict=True))
+
+
+def test_frozen_until_and_frozen_for_good(llm, vocab, source, tmp_path):
+    objective = LanguageObjective(
+        llm,
+        Mixture([source], [1], 32),
+        vocab,
+        rates={"llm.model.vq_adaptor": 0.5, "llm.mimo_output": 0.0},
+        frozen_until={"llm.model.embed_tokens": 0.5},
+    )
+    before = {name: value.clone() for name, value in llm.state_dict().items()}
+    trainer = Trainer(objective, TrainConfig(steps=8, learning_rate=1e-2), tmp_path)
+    batches = objective.batches(0)
+    for _ in range(4):
+        trainer._update(batches)
+        trainer.step += 1
+    assert torch.equal(llm.model.embed_tokens.weight, before["model.embed_tokens.weight"])
+    assert not torch.equal(llm.model.vq_adaptor.layers[0].weight, before["model.vq_adaptor.layers.0.weight"])
+    trainer._update(batches)
+    assert not torch.equal(llm.model.embed_tokens.weight, before["model.embed_tokens.weight"])
+    assert torch.equal(llm.mimo_output.weight, before["mimo_output.weight"])
+
+
+def test_groups_take_the_longest_prefix(llm):
+    rates = {"model": 0.1, "model.vq_adaptor": 1.0, "lm_head": 0.0}
+    groups = {group.name: group for group in groups_by_prefix(llm, rates)}
+    assert groups["model.vq_adaptor"].scale == 1.0 and len(groups["model.vq_adaptor"].parameters) == 6
+    assert "lm_head" not in groups and not llm.lm_head.weight.requires_grad
+    assert sum(len(group.parameters) for group in groups.values()) == len(list(llm.parameters())) - 1
+    with pytest.raises(ConfigError, match="no parameter's name starts with 'modl'"):
+        groups_by_prefix(llm, {"modl": 1.0})
+
+
+def test_dev_loss_weighs_targets_alike(llm, vocab, source, make_prompt):
+    prompts = [make_prompt(2, 3, 0, 1), make_prompt(2, 9, 0, 2)]
+    objective = LanguageObjective(llm, Mixture([source], [1], 64), vocab, dev={"both": prompts, "one": prompts[:1]})
+    with torch.no_grad():
+        metrics = objective.evaluate()
+        losses = [objective.loss(PackedRow.of([prompt]))[0].item() for prompt in prompts]
+    assert metrics["one_loss"] == pytest.approx(losses[0], rel=1e-4)
+    assert metrics["both_loss"] == pytest.approx((3 * losses[0] + 9 * losses[1]) / 12, rel=1e-3)
+
+
+def test_a_row_without_audio_targets_skips_the_audio_branch(llm, vocab, source, make_prompt):
+    objective = LanguageObjective(llm, Mixture([source], [1], 64), vocab)
+    row = PackedRow.of([make_prompt(3, 5, 0)])
+    loss, metrics = objective.loss(row)
+    loss.backward()
+    assert "audio_loss" not in metrics and llm.mimo_output.weight.grad is None
