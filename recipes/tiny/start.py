@@ -2,7 +2,7 @@
 
     python recipes/tiny/start.py MODELS OUT MANIFEST… --texts SENTENCES.tsv
 
-MODELS holds the Hugging Face folders `smollm2`, `whisper-base` (acoustic encoder), `whisper-tiny.en` (semantic tokenizer).
+MODELS holds the Hugging Face folders `smollm2`, `whisper-base` (acoustic encoder), `whisper-tiny.en` (semantic codes).
 The vocabulary keeps what the manifests' texts and conversations and the sentences (`id <TAB> sentence`) use.
 """
 
