@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from safetensors.torch import load_file, save_file
 from tiny_model import tiny_model
 from typer.testing import CliRunner, Result
 
@@ -203,6 +205,52 @@ def test_an_output_folder_that_cannot_be_made_gets_one_sentence(model: str, tmp_
     result = run("transcribe", "--model", model, "--srt", "-o", tmp_path / "file" / "out", SPEECH)
     assert result.exit_code == 2
     assert len(complaints(result)) == 1 and str(tmp_path / "file") in result.stderr
+
+
+GOLDEN = ROOT / "tests" / "golden"
+
+
+def test_verify_prints_a_row_per_tensor_and_passes() -> None:
+    result = run("verify", GOLDEN / "sampler")
+    assert (result.exit_code, result.stderr) == (0, "")
+    header, *rows, summary = result.stdout.splitlines()
+    assert header.split() == ["case", "error", "tolerance", "tensor"]
+    assert all(row.split()[0] == "sampler" and row.split()[3] == "pass" for row in rows)
+    assert summary == f"{len(rows)} passed, 0 failed"
+
+
+def test_verify_fails_with_code_1_when_a_figure_is_off(tmp_path: Path) -> None:
+    case = shutil.copytree(GOLDEN / "sampler", tmp_path / "off")
+    tensors = load_file(case / "expected.safetensors")
+    name = sorted(tensors)[0]
+    save_file({**tensors, name: tensors[name] + 1}, case / "expected.safetensors")
+    result = run("verify", case)
+    assert result.exit_code == 1
+    assert re.search(rf"^off +1 .* FAIL +{re.escape(name)}$", result.stdout, re.MULTILINE)
+    assert result.stdout.splitlines()[-1].endswith(" 1 failed")
+
+
+def test_verify_names_a_folder_that_is_no_case_and_does_the_others(tmp_path: Path) -> None:
+    result = run("verify", tmp_path, GOLDEN / "sampler")
+    assert result.exit_code == 2
+    assert len(complaints(result)) == 1 and str(tmp_path) in result.stderr
+    assert result.stdout.splitlines()[-1].endswith(" 0 failed")
+
+
+def test_info_says_what_a_folder_holds(model: str) -> None:
+    result = run("info", model)
+    assert result.exit_code == 0
+    facts = {line[:20].strip(): line[21:] for line in result.stdout.splitlines()}
+    assert facts["text ids"] == "0 … 255"
+    assert {"parameters", "on disk", "licence", "training data"} <= set(facts)
+
+
+def test_train_names_what_is_wrong_in_a_recipe(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("objective: juggling\n")
+    result = run("train", recipe)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "recipe.yaml" in result.stderr and "juggling" in result.stderr
 
 
 def test_ctrl_c_ends_cleanly_and_keeps_what_was_printed(model: str) -> None:

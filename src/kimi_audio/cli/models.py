@@ -4,8 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from kimi_audio.cli import common
 
@@ -19,17 +17,16 @@ def verify(
     """Run golden cases: each tensor's largest absolute error beside its tolerance. Code 1 if any is exceeded."""
     from kimi_audio.verify import verify_case
 
-    table = Table("case", "tensor", "largest error", "tolerance", "")
-    batch, failed = common.Batch(), 0
+    batch, passed, failed = common.Batch(), 0, 0
+    print(f"{'case':<18}{'error':>10}{'tolerance':>11}  {'':<6}tensor")
     for case in cases:
         with batch.item():
             for check in verify_case(case):
+                passed, failed = passed + check.passed, failed + (not check.passed)
                 verdict = "pass" if check.passed else "FAIL"
-                table.add_row(case.name, check.name, f"{check.error:.3g}", f"{check.tolerance:.3g}", verdict)
-                failed += not check.passed
-    console = Console()
-    console.print(table)
-    console.print(f"{table.row_count - failed} passed, {failed} failed")
+                line = f"{case.name:<18}{check.error:>10.2g}{check.tolerance:>11.2g}  {verdict:<6}{check.name}"
+                print(line, flush=True)
+    print(f"{passed} passed, {failed} failed")
     if failed:
         raise typer.Exit(FAILED)
     batch.end()
@@ -42,5 +39,5 @@ def info(
     """Say what a checkpoint holds: sizes, parameters, id space, licence, training data."""
     from kimi_audio.checkpoint.info import describe
 
-    for name, value in describe(model).items():
-        print(f"{name:>16}  {value}")
+    for label, value in describe(model).items():
+        print(f"{label:<20} {value}")
