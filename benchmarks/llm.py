@@ -20,6 +20,8 @@ import torch
 from machine import report
 from official_llm import load_official
 
+from kimi_audio.checkpoint.kernels import quantise_module
+from kimi_audio.checkpoint.quantise import Bits
 from kimi_audio.generation import SamplingParams, collect, decode
 from kimi_audio.llm.config import KimiAudioConfig
 from kimi_audio.llm.model import AudioLLM
@@ -43,6 +45,7 @@ CONFIG = KimiAudioConfig(
     num_base_tokens=VOCAB.num_base_tokens,
 )
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+BITS: dict[str, Bits] = {"int8": 8, "int4": 4}
 
 Generate = Callable[[Prompt, int, OutputType], list[int]]
 """Decodes so many steps after a prompt and returns the ids of the text stream."""
@@ -78,7 +81,7 @@ def ours(state: dict[str, torch.Tensor], dtype: str) -> Generate:
     if dtype in DTYPES:
         llm.to(DTYPES[dtype])
     else:
-        quantise(llm, dtype)
+        quantise_module(llm, BITS[dtype])
 
     def generate(prompt: Prompt, steps: int, output_type: OutputType) -> list[int]:
         params = SamplingParams()

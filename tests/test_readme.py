@@ -1,0 +1,78 @@
+"""What the README shows exists and runs as it stands there."""
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from kimi_audio.checkpoint.hub import bundled
+from kimi_audio.cli import app
+from kimi_audio.errors import CheckpointError
+from kimi_audio.evaluation.metrics import word_errors
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
+COMMANDS = [
+    re.sub(r"\s+#.*", "", line)
+    for language, block in BLOCKS
+    if language == "sh"
+    for line in block.splitlines()
+    if re.match(r"(kimi-audio|\./run) (?!test)", line)
+]
+
+
+def has_bundled_model() -> bool:
+    try:
+        return bundled().is_dir()
+    except CheckpointError:
+        return False
+
+
+needs_model = pytest.mark.skipif(not has_bundled_model(), reason="the bundled model is not in this checkout")
+
+
+def test_it_opens_with_two_commands() -> None:
+    first = next(block for language, block in BLOCKS if language == "sh")
+    assert [line.split()[:2] for line in first.splitlines()] == [["./run", "transcribe"], ["./run", "test"]]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_and_options_exist(command: str) -> None:
+    name, *arguments = command.split()[1:]
+    result = CliRunner().invoke(app, [name, "--help"])
+    assert result.exit_code == 0
+    for option in (argument for argument in arguments if argument.startswith("--")):
+        assert option in result.stdout
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))])
+def test_links_lead_to_files(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    targets = [target for target in re.findall(r"\]\(([^)#]+)\)", text) if not target.startswith("http")]
+    assert [target for target in targets if not ((ROOT / page).parent / target).exists()] == []
+
+
+def test_example_files_exist_and_have_a_licence() -> None:
+    notes = (ROOT / "examples" / "README.md").read_text()
+    for path in set(re.findall(r"examples/[\w.]+", README)):
+        assert (ROOT / path).exists() and f"`{Path(path).name}`" in notes
+
+
+@needs_model
+def test_the_first_command_understands_the_recording() -> None:
+    arguments = next(command for command in COMMANDS if command.startswith("./run")).split()[1:]
+    arguments[1] = str(ROOT / arguments[1])
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 0
+    said = re.search(r"reads “(.+?)”", (ROOT / "examples" / "README.md").read_text())
+    assert said and word_errors([said[1]], [result.stdout]).rate <= 0.34
+
+
+@needs_model
+def test_the_python_example_runs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(ROOT)
+    (example,) = (block for language, block in BLOCKS if language == "python")
+    exec(compile(example, "README.md", "exec"), {})
+    assert capsys.readouterr().out.strip()
