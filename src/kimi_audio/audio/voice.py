@@ -7,6 +7,7 @@ The weights (MIT) come with the `silero-vad` package. It isn't imported, because
 many frames pass through the convolutions at once and only the LSTM walks, which takes about 0.3 % of real time.
 """
 
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -45,18 +46,24 @@ class SileroNetwork(nn.Module):
         return torch.sigmoid(self.final_conv(F.relu(x_FC)[:, :, None])).flatten(), new_state
 
 
+@lru_cache(maxsize=1)
+def released_network() -> SileroNetwork:
+    """The network with its released weights; it holds no stream's state, so that all detectors share it."""
+    package = find_spec("silero_vad")
+    assert package is not None and package.submodule_search_locations, "silero-vad is a dependency of this package"
+    weights = load_file(Path(package.submodule_search_locations[0]) / "data" / "silero_vad_16k.safetensors")
+    # A cell and a one-layer LSTM hold the same tensors under slightly different names.
+    suffixed = {f"{name}_l0" if name.startswith("lstm_cell.") else name: value for name, value in weights.items()}
+    network = SileroNetwork().eval()
+    network.load_state_dict(suffixed)
+    return network
+
+
 class VoiceDetector:
-    """The network and what it remembers of one stream: the LSTM's state and the end of the last frame."""
+    """The network and what is remembered of one stream: the LSTM's state and the end of the last frame."""
 
     def __init__(self) -> None:
-        package = find_spec("silero_vad")
-        assert package is not None and package.submodule_search_locations, "silero-vad is a dependency of this package"
-        folder = Path(package.submodule_search_locations[0])
-        weights = load_file(folder / "data" / "silero_vad_16k.safetensors")
-        # A cell and a one-layer LSTM hold the same tensors under slightly different names.
-        suffixed = {f"{name}_l0" if name.startswith("lstm_cell.") else name: value for name, value in weights.items()}
-        self.network = SileroNetwork().eval()
-        self.network.load_state_dict(suffixed)
+        self.network = released_network()
         self.reset()
 
     def reset(self) -> None:
