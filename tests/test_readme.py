@@ -54,6 +54,11 @@ def test_links_lead_to_files(page: str) -> None:
     assert [target for target in targets if not ((ROOT / page).parent / target).exists()] == []
 
 
+def test_recipes_it_trains_exist() -> None:
+    recipes = re.findall(r"kimi-audio train (\S+/\S+\.yaml)", README)
+    assert recipes and all((ROOT / recipe).exists() for recipe in recipes)
+
+
 def test_example_files_exist_and_have_a_licence() -> None:
     notes = (ROOT / "examples" / "README.md").read_text()
     for path in set(re.findall(r"examples/[\w.]+", README)):
