@@ -94,11 +94,13 @@ def synthetic(lines: Path, wavs: Path) -> Iterator[dict]:
 
 
 def questions(lines: Path, wavs: Path, chat: Path | None) -> Iterator[dict]:
-    """Spoken questions with their answer; a line whose question is no longer among the pairs is left out."""
+    """Spoken questions, as recordings with a transcript and as conversations; none whose pair is no longer there."""
     known = {pair.question: pair for pair in (*pairs(), *(chat_pairs(chat) if chat else ()))}
     for asked, row in recorded(lines, wavs):
         if pair := known.get(asked):
-            yield kept(row, text=normalised(asked), kind=pair.kind, question=asked, answer=pair.answer)
+            messages = [{"role": "user", "message_type": "audio", "content": row["audio"]},
+                        {"role": "assistant", "message_type": "text", "content": pair.answer}]  # fmt: skip
+            yield kept(row, text=normalised(asked), kind=pair.kind, question=asked) | {"messages": messages}
 
 
 def spoken_instructions(lines: Path, wavs: Path) -> Iterator[dict]:
