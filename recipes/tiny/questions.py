@@ -1,6 +1,6 @@
 """Question and answer pairs of the kind a voice assistant gets, made from the tables in `text/`.
 
-    python recipes/tiny/questions.py > questions.jsonl                     # {"kind", "item", "question", "answer"}
+    python recipes/tiny/questions.py > questions_written.jsonl             # also as conversations ("messages")
     python recipes/tiny/questions.py --share piper:joe=800 > lines.tsv     # some of them as utterances to synthesise
     python recipes/tiny/questions.py --chat chat.jsonl --share …           # the prompts of `chat.py` instead
 
@@ -264,7 +264,9 @@ def main() -> None:
             print(*line, sep="\t")
     else:
         for pair in made:
-            print(json.dumps(pair._asdict(), ensure_ascii=False))
+            messages = [{"role": role, "message_type": "text", "content": content}
+                        for role, content in (("user", pair.question), ("assistant", pair.answer))]  # fmt: skip
+            print(json.dumps({**pair._asdict(), "messages": messages}, ensure_ascii=False))
 
 
 if __name__ == "__main__":
