@@ -3,7 +3,8 @@
     python benchmarks/attention_packing.py [--row 900] [--threads 1] [-o results/attention_packing.jsonl]
 
 One layer's attention, forward and backward (without projections), for documents of 30–250 positions, hidden 576,
-9 heads and 3 key/value heads. Variants take turns; figures are medians of CPU milliseconds. `training/packing.py` uses `each`.
+9 heads and 3 key/value heads. Variants take turns; figures are medians of CPU milliseconds.
+`kimi_audio/training/packing.py` uses the first.
 """
 
 import argparse

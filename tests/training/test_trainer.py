@@ -28,7 +28,7 @@ def start(run_dir: Path, steps: int, *more: str) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, str(TOY), str(run_dir), str(steps), *more], stderr=subprocess.PIPE)
 
 
-def wait_until(condition, seconds=60.0):
+def wait_until(condition, seconds=300.0):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "nothing happened in time"
@@ -147,3 +147,11 @@ def test_resuming_another_model_is_refused(tmp_path):
     other.model[3] = torch.nn.Linear(32, 4)
     with pytest.raises(CheckpointError, match=r"3\.(weight|bias) has shape"):
         Trainer(other, replace(QUICK, steps=4), tmp_path).fit(resume=True)
+
+
+def test_the_documented_objective_learns(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    exec(page.split("```python\n")[1].split("```")[0], {})
+    curve = losses(tmp_path / "runs" / "denoise")
+    assert len(curve) == 100 and curve[100] < curve[1] / 2

@@ -17,7 +17,8 @@ from kimi_audio.errors import DataError
 from kimi_audio.prompt import Prompt
 from kimi_audio.training.packing import pack
 
-ROUND = 512
+ROUND = 128
+"""Documents that are in memory, and packed, together."""
 
 
 class Source(Protocol):
