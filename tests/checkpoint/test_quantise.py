@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 from model_parts import make_parts
 
 from kimi_audio.checkpoint.files import TensorFiles
-from kimi_audio.checkpoint.kernels import AnyWeight, FusedPart, Int4Weight, Int8Weight, QuantEmbedding, QuantLinear
+from kimi_audio.checkpoint.kernels import (
+    AnyWeight,
+    FusedPart,
+    Int4Weight,
+    Int8Weight,
+    QuantEmbedding,
+    QuantLinear,
+    quantise_module,
+)
 from kimi_audio.checkpoint.layout import Storage, load_parts, save_parts
 from kimi_audio.checkpoint.loading import tensors_of
 from kimi_audio.checkpoint.quantise import Quantised, quality_loss, quantise
@@ -60,9 +68,9 @@ def test_int8_product_is_that_of_dequantised_weights_despite_outliers(rows):
     assert torch.equal(Int8Weight(quantised)(torch.zeros(1, 160)), torch.zeros(1, 96))
 
 
-@pytest.mark.parametrize("rows", [1, 5])
-def test_int4_product(rows):
-    quantised = quantise(matrix(128, 160), 4)
+@pytest.mark.parametrize(("rows", "outputs"), [(1, 128), (5, 128), (2, 37)])
+def test_int4_product(rows, outputs):
+    quantised = quantise(matrix(outputs, 160), 4)
     x = torch.randn(rows, 160, generator=torch.Generator().manual_seed(1))
     expected = F.linear(x, quantised.dequantise())
     assert relative(AnyWeight(quantised)(x), expected) < 1e-6
@@ -115,6 +123,13 @@ def test_float_checkpoint_is_quantised_on_loading(tmp_path):
     assert relative(logits(load_parts(tmp_path / "m", dtype="int4")), logits(parts)) < 0.3
     auto = load_parts(tmp_path / "m", dtype="auto")
     assert torch.equal(logits(auto), logits(parts))
+
+
+def test_a_model_in_memory_is_quantised_like_a_loaded_one(tmp_path):
+    parts = make_parts(tie_word_embeddings=True)
+    save_parts(tmp_path / "m", parts)
+    quantise_module(parts.llm, 8)
+    assert torch.equal(logits(load_parts(tmp_path / "m", dtype="int8")), logits(parts))
 
 
 def test_size_on_disk(tmp_path):

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kimi_audio.checkpoint.quantise import GROUP, Quantised
+from kimi_audio.checkpoint.quantise import GROUP, Bits, Quantised, quantise
 
 HIGH, LOW = 63, 126
 """Steps of the first digit on each side of zero, and steps of the second within one step of the first."""
@@ -59,17 +59,20 @@ class Int8Weight:
 
 
 class Int4Weight:
-    """4-bit weights in the packing of PyTorch's bfloat16 kernel."""
+    """4-bit weights in the packing of PyTorch's bfloat16 kernel, which wants a multiple of 64 rows."""
 
     def __init__(self, quantised: Quantised) -> None:
-        numbers = quantised.numbers().int() + 8
+        self.rows = quantised.shape[0]
+        padding = (0, 0, 0, -self.rows % 64)
+        numbers = F.pad(quantised.numbers().int(), padding) + 8
         self.packed = torch.ops.aten._convert_weight_to_int4pack_for_cpu(numbers, 1)
-        scale_GN = quantised.scale.T.bfloat16()
+        scale_GN = F.pad(quantised.scale, padding).T.bfloat16()
         self.scale_and_zero = torch.stack([scale_GN, torch.zeros_like(scale_GN)], -1).contiguous()
 
     def __call__(self, x_MK: Tensor) -> Tensor:
         x_MK = x_MK.bfloat16().contiguous()
-        return torch.ops.aten._weight_int4pack_mm_for_cpu(x_MK, self.packed, GROUP, self.scale_and_zero).float()
+        y_MN = torch.ops.aten._weight_int4pack_mm_for_cpu(x_MK, self.packed, GROUP, self.scale_and_zero)
+        return y_MN[:, : self.rows].float()
 
 
 class AnyWeight:
@@ -86,13 +89,10 @@ class AnyWeight:
 
 def weight_for(quantised: Quantised) -> Weight:
     """The fastest kind of weight for where it is."""
-    rows, _ = quantised.shape
     on_x86 = quantised.values.device.type == "cpu" and "fbgemm" in torch.backends.quantized.supported_engines
-    if on_x86 and quantised.bits == 8:
-        return Int8Weight(quantised)
-    if on_x86 and rows % 64 == 0:
-        return Int4Weight(quantised)
-    return AnyWeight(quantised)
+    if not on_x86:
+        return AnyWeight(quantised)
+    return Int8Weight(quantised) if quantised.bits == 8 else Int4Weight(quantised)
 
 
 class QuantLinear(nn.Module):
@@ -187,3 +187,16 @@ def install(module: nn.Module, quantised: MutableMapping[str, Quantised], dtype:
 def _bias(layer: nn.Module) -> Tensor | None:
     assert isinstance(layer, nn.Linear)
     return layer.bias
+
+
+def quantise_module(module: nn.Module, bits: Bits) -> None:
+    """Quantise the linear layers (and a token embedding, to 8 bits) of a module that is in memory, in place."""
+    weights: dict[int, Quantised] = {}
+    quantised: dict[str, Quantised] = {}
+    for name in quantisable(module):
+        weight = module.get_parameter(name)
+        if id(weight) not in weights:
+            is_embedding = isinstance(module.get_submodule(name.removesuffix(".weight")), nn.Embedding)
+            weights[id(weight)] = quantise(weight, 8 if is_embedding else bits)
+        quantised[name] = weights[id(weight)]
+    install(module, quantised)

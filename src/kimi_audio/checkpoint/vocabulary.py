@@ -21,12 +21,7 @@ from pathlib import Path
 import tiktoken
 
 from kimi_audio.errors import CheckpointError
-
-QWEN_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-"""The text split of Qwen2.5, before any merge."""
+from kimi_audio.text import QWEN_SPLIT
 
 MISSING = -1
 """Source id of a byte that the source vocabulary has no token for."""
