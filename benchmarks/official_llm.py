@@ -44,7 +44,7 @@ def load_official(
         sys.path.insert(0, str(checkout))
     modelling = import_module("finetune_codes.modeling_kimia")
     api = import_module("kimia_infer.api.kimia")
-    api.tqdm = SimpleNamespace(tqdm=lambda steps, **_: steps)
+    vars(api)["tqdm"] = SimpleNamespace(tqdm=lambda steps, **_: steps)
 
     official_config = modelling.KimiAudioConfig(**config.to_dict())
     official_config.rope_theta = config.rope_theta
@@ -85,7 +85,7 @@ def _stand_in_for_gpu_parts() -> None:
     module("loguru", logger=SimpleNamespace(info=print))
     module("kimia_infer.models.detokenizer", get_audio_detokenizer=None)
     module("kimia_infer.api.prompt_manager", KimiAPromptManager=None)
-    utils.is_flash_attn_2_available = lambda: True
+    vars(utils)["is_flash_attn_2_available"] = lambda: True
     torch.cuda.current_device = lambda: "cpu"  # type: ignore[assignment]
     rotate = modeling_qwen2.apply_rotary_pos_emb
     if rotate.__module__ == modeling_qwen2.__name__:  # later versions no longer take the unused position ids

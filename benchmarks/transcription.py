@@ -104,7 +104,8 @@ def main() -> None:
     args = parser.parse_args()
     files = args.files or test_clips()
     if args.worker:
-        worker(*args.worker, args.threads, files)
+        system, folder, dtype = args.worker
+        worker(system, folder, dtype, args.threads, files)
         return
     systems = [("kimi-audio", args.model, args.dtype)]
     if args.whisper is None:

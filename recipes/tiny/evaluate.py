@@ -147,11 +147,12 @@ def chords(rng: np.random.Generator, length: int) -> np.ndarray:
     """Plucked notes of a major scale over a held chord, two to five notes a second."""
     times, scale = np.arange(length) / RATE, np.array([0, 2, 4, 5, 7, 9, 11, 12])
     root, beat = rng.uniform(110, 330), 1 / rng.uniform(2, 5)
-    sound = sum(0.05 * np.sin(2 * np.pi * root / 2 * 2 ** (step / 12) * times) for step in (0, 4, 7))
+    chord = [0.05 * np.sin(2 * np.pi * root / 2 * 2 ** (step / 12) * times) for step in (0, 4, 7)]
+    sound = np.sum(chord, axis=0)
     for onset in np.arange(0, times[-1], beat):
         pitch, since = root * 2 ** (rng.choice(scale) / 12), times - onset
         pluck = np.where(since >= 0, np.exp(-4 * np.maximum(since, 0)), 0)
-        sound = sound + 0.2 * pluck * sum(np.sin(2 * np.pi * pitch * n * since) / n for n in (1, 2, 3, 4))
+        sound += 0.2 * pluck * np.sum([np.sin(2 * np.pi * pitch * n * since) / n for n in (1, 2, 3, 4)], axis=0)
     return sound
 
 
