@@ -42,6 +42,15 @@ def test_written_tensors_read_back(tmp_path, limit):
         assert torch.equal(tensor, some_tensors()[name])
 
 
+def test_writing_replaces_the_weights_that_are_there(tmp_path):
+    write_tensors(tmp_path, some_tensors(), 10**9)
+    write_tensors(tmp_path, {name: tensor + 1 for name, tensor in some_tensors().items()}, 100)
+    assert not (tmp_path / SINGLE).exists()
+    assert torch.equal(read_tensors(tmp_path)["b"], some_tensors()["b"] + 1)
+    write_tensors(tmp_path, some_tensors(), 10**9)
+    assert [path.name for path in tmp_path.iterdir()] == [SINGLE]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_conversion_in_blocks_equals_conversion_at_once(tmp_path, monkeypatch, dtype):
     monkeypatch.setattr(files, "BUFFER_BYTES", 64)

@@ -205,13 +205,17 @@ def read_pt(path: str | Path) -> dict[str, Any]:
 def write_tensors(folder: Path, tensors: Mapping[str, Tensor], max_shard_bytes: int) -> None:
     """Write tensors as one safetensors file, or as shards with an index if they exceed `max_shard_bytes`.
 
-    A tensor larger than that is a shard of its own. Raises CheckpointError if the disk is full.
+    A tensor larger than that is a shard of its own. Weights already in the folder are replaced. Raises
+    CheckpointError if the disk is full.
     """
     shards = list(_split(tensors.items(), max_shard_bytes))
     names = [SINGLE] if len(shards) < 2 else [f"model-{i:05}-of-{len(shards):05}.safetensors" for i in _upto(shards)]
     try:
+        for stale in [*folder.glob("model*.safetensors"), *folder.glob(INDEX)]:
+            stale.unlink()
         for name, shard in zip(names, shards, strict=True):
             save_file({key: tensor.contiguous().cpu() for key, tensor in shard}, folder / name, {"format": "pt"})
+            (folder / name).chmod(0o644)
         if len(shards) > 1:
             weight_map = {key: name for name, shard in zip(names, shards, strict=True) for key, _ in shard}
             total = sum(tensor.nbytes for tensor in tensors.values())
