@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from kimi_audio.errors import ConfigError
+from kimi_audio.llm.model import AudioLLM
 from kimi_audio.training.mixture import Mixture
 from kimi_audio.training.objective import groups_by_prefix
 from kimi_audio.training.objectives.language import LanguageObjective, Regularisation, regularise
@@ -121,3 +124,11 @@ def test_a_row_without_audio_targets_skips_the_audio_branch(llm, vocab, source, 
     loss, metrics = objective.loss(row)
     loss.backward()
     assert "audio_loss" not in metrics and llm.mimo_output.weight.grad is None
+
+
+def test_speech_to_learn_needs_an_audio_branch(llm, vocab, source, make_prompt):
+    listener = AudioLLM(replace(llm.config, kimia_mimo_layers=0))
+    objective = LanguageObjective(listener, Mixture([source], [1], 64), vocab)
+    assert objective.loss(PackedRow.of([make_prompt(3, 5, 0)]))[0] > 0
+    with pytest.raises(ConfigError, match="the model has no audio branch"):
+        objective.loss(PackedRow.of([make_prompt(3, 5, 2)]))

@@ -127,7 +127,7 @@ class Trainer:
         while self._fraction() < 1 and not stop.is_set():
             metrics = self._update(batches)
             now = time.monotonic()
-            duration, clock = now - clock, now
+            duration = now - clock
             self.seconds += duration
             self.step += 1
             loss = metrics["loss"]
@@ -135,7 +135,7 @@ class Trainer:
             progress.update(self.step, min(1.0, self._fraction()), _note(metrics, duration))
             if config.evaluate_steps and (self.step % config.evaluate_steps == 0 or self._fraction() >= 1):
                 self._evaluate(log, progress)
-            due = bool(config.checkpoint_steps) and self.step % (config.checkpoint_steps or 1) == 0
+            due = config.checkpoint_steps is not None and self.step % config.checkpoint_steps == 0
             if due or now - last_saved >= config.checkpoint_minutes * 60:
                 self._checkpoint(log)
                 last_saved = time.monotonic()

@@ -96,12 +96,13 @@ class LanguageObjective(Objective):
         return text + audio, metrics
 
     def _stream_losses(self, row: PackedRow, smoothing: float) -> tuple[Tensor, Tensor]:
+        if len(row.audio_at) and not self.llm.config.kimia_mimo_layers:
+            raise ConfigError("the data hold speech to learn; the model has no audio branch: kimia_mimo_layers is 0.")
         if self.encoder is not None:
             row = replace(row, features=[self._encode(samples_L) for samples_L in row.features])
         text_ND, audio_ND = packed_hidden(self.llm, row, want_audio=len(row.audio_at) > 0)
         text = _cross_entropy(self.llm.lm_head, text_ND, row.text_at, row.text_labels, smoothing)
         if audio_ND is None:
-            assert not len(row.audio_at), "audio targets, but the model has no audio branch"
             return text, text.new_zeros(())
         return text, _cross_entropy(self.llm.mimo_output, audio_ND, row.audio_at, row.audio_labels, smoothing)
 
