@@ -1,5 +1,7 @@
 """Quantised weights: small error, equal products, and a round trip over the disk."""
 
+import json
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -134,6 +136,16 @@ def test_a_model_in_memory_is_quantised_like_a_loaded_one(tmp_path):
     save_parts(tmp_path / "m", parts)
     quantise_module(parts.llm, 8)
     assert torch.equal(logits(load_parts(tmp_path / "m", dtype="int8")), logits(parts))
+
+
+def test_gate_and_up_projections_may_have_bits_of_their_own(tmp_path):
+    save_parts(tmp_path / "m", make_parts(), Storage(llm=8, gate_up=4))
+    bits = {name: {torch.int8: 8, torch.uint8: 4}.get(e.dtype) for name, e in TensorFiles(tmp_path / "m").items()}
+    assert bits["model.layers.0.mlp.gate_proj.weight"] == bits["model.mimo_layers.1.mlp.up_proj.weight"] == 4
+    assert bits["model.layers.0.mlp.down_proj.weight"] == bits["model.vq_adaptor.layers.0.weight"] == 8
+    assert bits["model.embed_tokens.weight"] is bits["model.norm.weight"] is None
+    assert json.loads((tmp_path / "m" / "config.json").read_text())["quantization_config"]["bits"] == [4, 8]
+    load_parts(tmp_path / "m", dtype="auto")
 
 
 def test_size_on_disk(tmp_path):

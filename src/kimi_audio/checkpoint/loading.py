@@ -76,7 +76,7 @@ def load_module(
             is_embedding = isinstance(module.get_submodule(names[0].removesuffix(".weight")), nn.Embedding)
             bits = 8 if is_embedding else wanted.bits
             if matrix is None:
-                matrix = quantise(files.read(stored[names[0]], torch.float32, device), bits)
+                matrix = quantise(files.read(stored[names[0]], device=device), bits)
             elif matrix.bits != bits:
                 matrix = quantise(matrix.dequantise(), bits)
             quantised.update(dict.fromkeys(names, matrix))

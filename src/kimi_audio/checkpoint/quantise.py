@@ -53,12 +53,13 @@ class Quantised:
 
     def dequantise(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The weight matrix, `[N, K]`."""
-        groups = self.scale.reshape(self.scale.shape[0], -1)
-        return (
-            (self.numbers().float().unflatten(1, (groups.shape[1], -1)) * groups.float()[..., None])
-            .flatten(1)
-            .to(dtype)
-        )
+        out = torch.empty(self.shape, dtype=dtype, device=self.values.device)
+        rows = _block_rows(self.shape[1])
+        for block, values, scale in zip(out.split(rows), self.values.split(rows), self.scale.split(rows), strict=True):
+            numbers = Quantised(values, scale).numbers().float()
+            groups = scale.float().reshape(len(scale), -1, 1)
+            block.copy_((numbers.unflatten(1, (groups.shape[1], -1)) * groups).flatten(1))
+        return out
 
     def checked(self, name: str) -> "Quantised":
         """This, if its dtypes and shapes fit together; else CheckpointError."""
@@ -75,15 +76,28 @@ class Quantised:
 
 def quantise(weight_NK: Tensor, bits: Bits) -> Quantised:
     """Quantise a matrix. A matrix whose K is no multiple of 32 gets 8 bits in any case."""
-    weight_NK = weight_NK.detach().float()
-    if bits == 8 or weight_NK.shape[1] % GROUP:
-        scale = (weight_NK.abs().amax(1) / 127).half()
-        return Quantised(_rounded(weight_NK, scale[:, None], -127, 127), scale)
+    whole = bits == 8 or weight_NK.shape[1] % GROUP
+    blocks = weight_NK.detach().split(_block_rows(weight_NK.shape[1]))
+    parts = [(_quantise8 if whole else _quantise4)(block.float()) for block in blocks]
+    values, scale = (torch.cat(column) for column in zip(*parts, strict=True))
+    return Quantised(values, scale)
+
+
+def _block_rows(columns: int) -> int:
+    """Rows that are worked on at a time: few enough for their float32 copies to stay small and in the cache."""
+    return max(1, 2**18 // columns)
+
+
+def _quantise8(weight_NK: Tensor) -> tuple[Tensor, Tensor]:
+    scale = (weight_NK.abs().amax(1) / 127).half()
+    return _rounded(weight_NK, scale[:, None], -127, 127), scale
+
+
+def _quantise4(weight_NK: Tensor) -> tuple[Tensor, Tensor]:
     groups = weight_NK.unflatten(1, (-1, GROUP))
     scale = _best_scale(groups)
-    numbers = _rounded(groups, scale[..., None], -8, 7).flatten(1) + 8
-    packed = numbers[:, ::2].to(torch.uint8) | numbers[:, 1::2].to(torch.uint8) << 4
-    return Quantised(packed, scale)
+    numbers = (_rounded(groups, scale[..., None], -8, 7).flatten(1) + 8).to(torch.uint8)
+    return numbers[:, ::2] | numbers[:, 1::2] << 4, scale
 
 
 def _best_scale(groups: Tensor) -> Tensor:
