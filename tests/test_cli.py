@@ -240,7 +240,7 @@ def test_verify_names_a_folder_that_is_no_case_and_does_the_others(tmp_path: Pat
 def test_info_says_what_a_folder_holds(model: str) -> None:
     result = run("info", model)
     assert result.exit_code == 0
-    facts = {line[:20].strip(): line[21:] for line in result.stdout.splitlines()}
+    facts = {line[:24].strip(): line[25:] for line in result.stdout.splitlines()}
     assert facts["text ids"] == "0 … 255"
     assert {"parameters", "on disk", "licence", "training data"} <= set(facts)
 

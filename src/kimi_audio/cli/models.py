@@ -40,4 +40,4 @@ def info(
     from kimi_audio.checkpoint.info import describe
 
     for label, value in describe(model).items():
-        print(f"{label:<20} {value}")
+        print(f"{label:<24} {value}")
