@@ -80,7 +80,7 @@ def test_a_saved_model_answers_the_same(model: KimiAudio, tmp_path: Path) -> Non
         assert copy.generate(messages, max_new_tokens=15) == model.generate(messages, max_new_tokens=15)
     half = KimiAudio.from_pretrained(tmp_path / "copy", dtype="bfloat16", device="cpu")
     assert half.transcribe(tone(2)).seconds == 2.0
-    with pytest.raises(ConfigError, match="dtype is int7; accepted are float32, bfloat16, float16"):
+    with pytest.raises(ConfigError, match="dtype is 'int7'; accepted are float32, bfloat16, float16, int8, int4"):
         KimiAudio.from_pretrained(tmp_path / "copy", dtype="int7")
 
 

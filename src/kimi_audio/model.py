@@ -34,7 +34,6 @@ SAMPLE_RATE = 16_000
 TEXT_IDS_PER_CODE, SPARE_TEXT_IDS = 0.6, 8
 """A transcript is cut at 0.6 text ids per 80 ms of sound and 8 more: nobody speaks faster."""
 
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 T = TypeVar("T")
 
@@ -90,14 +89,14 @@ class KimiAudio:
 
         Args:
             name: a folder in the official layout or a hub id, fetched where missing; None is the bundled model.
-            dtype: of the weights and of the computation: `float32`, `bfloat16` or `float16`.
+            dtype: `float32`, `bfloat16` or `float16`; `int8` or `int4`: quantised weights; `auto` (see `load_parts`).
             device: where to compute; None takes CUDA or MPS where there is one, else the CPU.
 
         Raises:
             CheckpointError: when files are missing, damaged or contradict each other.
             ConfigError: when `dtype` is not one of those.
         """
-        return cls(load_parts(name, dtype=_dtype(dtype), device=device or _best_device()))
+        return cls(load_parts(name, dtype=dtype, device=device or _best_device()))
 
     def save(self, folder: str | Path) -> None:
         """Write the model in the official layout; `from_pretrained` reads it back identically."""
@@ -268,13 +267,6 @@ class KimiAudio:
 def _known_fields(cls: type[T], config: Mapping[str, Any]) -> T:
     """An instance of the dataclass `cls` from those of its fields that `config` has."""
     return cls(**{f.name: config[f.name] for f in fields(cls) if f.name in config})  # type: ignore[arg-type]
-
-
-def _dtype(dtype: str | torch.dtype) -> torch.dtype:
-    found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-    if found not in DTYPES:
-        raise ConfigError(f"dtype is {dtype}; accepted are {', '.join(str(d).removeprefix('torch.') for d in DTYPES)}")
-    return found
 
 
 def _best_device() -> str:

@@ -60,7 +60,7 @@ def load_parts(
     Args:
         name: see `hub.resolve`.
         dtype: `float32`, `bfloat16` or `float16`; `int8` or `int4` for quantised weights and float32 activations in
-            the LLM and the acoustic encoder; `auto` is float32, but int8 for the LLM of a checkpoint stored quantised.
+            the LLM and the acoustic encoder; `auto` is float32, but int8 on the CPU for an LLM stored quantised.
         device: where the weights go.
 
     Raises:
@@ -96,7 +96,8 @@ def load_llm(
     config = read_config(Path(folder) / "config.json", KimiAudioConfig.from_dict)
     files = TensorFiles(folder)
     if dtype == "auto":
-        dtype = "int8" if any(name.endswith(SCALE_SUFFIX) for name in files) else "float32"
+        is_quantised = any(name.endswith(SCALE_SUFFIX) for name in files)
+        dtype = "int8" if is_quantised and torch.device(device).type == "cpu" else "float32"
     return load_module(lambda: AudioLLM(config), files, _llm_name, precision(dtype), device)
 
 

@@ -40,7 +40,7 @@ def precision(dtype: str | torch.dtype) -> Precision:
     """The precision called `dtype`, by name or as a torch dtype. Raises ConfigError for any other."""
     name = str(dtype).removeprefix("torch.")
     if name not in PRECISIONS:
-        raise ConfigError(f"dtype is {name!r}; accepted are {', '.join(PRECISIONS)}.")
+        raise ConfigError(f"dtype is {name!r}; accepted are {', '.join(PRECISIONS)} and auto.")
     return PRECISIONS[name]
 
 
