@@ -10,7 +10,7 @@ products are exact integers, and a row's result does not depend on the other row
 The error is 0.1 % of the product with dequantised weights; FBGEMM's own dynamic quantisation has 5–25 % on inputs with
 outliers.
 
-**4-bit** (`Int4Weight`) needs half the memory: PyTorch's bfloat16 kernel, 1.5–2 × float32 for one row, 0.5 × in prefill.
+**4-bit** (`Int4Weight`) needs half the memory: PyTorch's bfloat16 kernel, 1.5–2 × float32 for a row, 0.5 × in prefill.
 
 Other devices and processors multiply by the weights converted on the fly.
 """
