@@ -4,8 +4,8 @@
     output = llm(audio_ids, text_ids, continuous_mask_BT=mask, features=[features_1TF])
     output.text_logits, output.audio_logits                 # (B, T, vocab_size) each
 
-Every position carries an audio-stream id and a text-stream id, whose embeddings are added; positions of heard speech also
-carry a continuous Whisper feature through the adaptor. The audio branch forks from the trunk's layer
+Every position carries an audio-stream id and a text-stream id, whose embeddings are added; where speech is heard
+also a continuous Whisper feature through the adaptor. The audio branch forks from the trunk's layer
 `kimia_mimo_transformer_from_layer_index`. Parameter names are those of the official checkpoints. A model with
 `kimia_mimo_layers` 0 only listens: it has no audio branch, and its audio logits are None.
 """
@@ -100,7 +100,7 @@ class DecoderLayer(nn.Module):
 
 
 class Adaptor(nn.Module):
-    """Whisper features to the hidden size; list positions 1 and 2 hold what has no parameters, as in the checkpoints."""
+    """Whisper features to the hidden size; list positions 1 and 2 hold what has no parameters, as in checkpoints."""
 
     def __init__(self, config: KimiAudioConfig) -> None:
         super().__init__()
@@ -169,7 +169,7 @@ class AudioLLM(nn.Module):
             x_BTD = x_BTD.index_put(
                 continuous_mask_BT.nonzero(as_tuple=True), (x_BTD[continuous_mask_BT] + heard) * math.sqrt(2.0)
             )
-        # The official code leaves the text embedding out when all text ids are 0; per row, so that rows stay independent.
+        # The official code leaves the text embedding out when all text ids are 0; here per row, to keep rows apart.
         written_B = text_ids_BT.any(dim=1)
         return x_BTD + self.model.embed_tokens(text_ids_BT) * written_B[:, None, None]
 
@@ -194,7 +194,7 @@ class AudioLLM(nn.Module):
         Args:
             x_BTD: from `embed`.
             position_ids_BT: int64 (B or 1, T); None counts on from the cache's length.
-            attention_mask: bool, broadcastable to (B, heads, T, cached + T), True attends; None is causal, which needs an
+            attention_mask: bool, broadcastable to (B, heads, T, cached + T), True attends; None is causal and needs an
                 empty cache or T = 1.
             cache: extended by T positions.
             want_audio: False skips the audio branch.
@@ -228,7 +228,7 @@ class AudioLLM(nn.Module):
                 features: list[Tensor] | None = None, position_ids_BT: Tensor | None = None,
                 attention_mask: Tensor | None = None, cache: KVCache | None = None, last_only: bool = False,
                 want_audio: bool = True) -> LLMOutput:
-        """Logits of both streams; arguments as in `embed` and `hidden`. `last_only` gives those of the last position."""
+        """Logits of both streams; arguments as in `embed` and `hidden`. `last_only`: those of the last position."""
         x_BTD = self.embed(audio_ids_BT, text_ids_BT, continuous_mask_BT, features)
         text_BTD, audio_BTD = self.hidden(x_BTD, position_ids_BT=position_ids_BT, attention_mask=attention_mask,
                                           cache=cache, want_audio=want_audio)  # fmt: skip

@@ -3,7 +3,7 @@
     features_1TF = AcousticEncoder(encoder)(samples)        # (1, T, 4 · d_model), T = (L − 1) // 1280 + 1
 
 Each 30 s segment is encoded on its own. Officially a segment is padded with zeros to 30 s before the log-mel and the
-encoder attends over all 1500 frames. `clip_silence=True` (the official code's `kimia_whisper_clip_silence`) computes the
+encoder attends over all 1500 frames. `clip_silence=True` (the official `kimia_whisper_clip_silence`) computes the
 same log-mel but encodes only the frames that are kept, which is many times faster on short clips; a model must be used
 with the setting that it was trained with.
 """

@@ -3,7 +3,7 @@
     tokenizer = SemanticTokenizer(SemanticTokenizerConfig.from_dict(config))
     codes = tokenizer.encode([samples])[0]                  # int64 (T,), T = ceil(L / 1280)
 
-It is the lower half of a Whisper-style encoder (causal convolutions, block-causal attention), average-pooled to 12.5 Hz and
+It is the lower half of a Whisper-style encoder (causal convolutions, block-causal attention), pooled to 12.5 Hz and
 quantised to the nearest of `quantize_vocab_size` codes; parameter names are those of `THUDM/glm-4-voice-tokenizer`.
 Block-causal: a frame attends to every earlier one and to its own block, so codes can be made while the speaker talks.
 """

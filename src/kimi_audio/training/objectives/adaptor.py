@@ -2,11 +2,11 @@
 
     objective = AdaptorObjective(parts, rows, listen)
 
-Each 12.5 Hz output of the adaptor is compared (cosine) with the LLM's embeddings of the text tokens and with a learned blank,
-and trained by connectionist temporal classification on the transcript. Afterwards the LLM meets something like noisy words,
-placed where they were said, in the space that it knows. The report trains the adaptor with the LLM from the start; at small
-size this stage, minutes of work on cached features, spares most of that. Sounds and emotions are spelt the same way: their
-name is the target.
+Each 12.5 Hz output of the adaptor is compared (cosine) with the LLM's embeddings of the text tokens and with a learned
+blank, and trained by connectionist temporal classification on the transcript. Afterwards the LLM meets something like
+noisy words, placed where they were said, in the space that it knows. The report trains the adaptor with the LLM at
+once; at small size this stage, minutes of work on cached features, spares most of that. Sounds and emotions are spelt
+the same way: their name is the target.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class AdaptorReadout(nn.Module):
     def forward(self, features_BTF: Tensor) -> Tensor:
         """Log-probabilities of blank and tokens, (B, T, 1 + V)."""
         z_BTD = F.normalize(self.adaptor(features_BTF), dim=-1)
-        classes = torch.cat([F.normalize(self.blank, dim=0)[None], self.embeddings])
+        classes = torch.cat([F.normalize(self.blank, dim=0)[None], self.get_buffer("embeddings")])
         return (z_BTD @ classes.T * self.log_scale.exp()).log_softmax(-1)
 
 
@@ -100,6 +100,7 @@ class AdaptorObjective(Objective):
         self.budget, self.mask_features, self.seed = int(batch_seconds * 12.5), mask_features, seed
         self.spelling = Spelling(parts.tokenizer, [spoken(row) for row in rows])
         adaptor = parts.llm.model.vq_adaptor.requires_grad_(True)
+        self.adaptor = adaptor
         self.model = AdaptorReadout(adaptor, parts.llm.model.embed_tokens.weight.detach()[self.spelling.ids])
         self.rows, self.targets, self.lengths = [], [], []
         for row in rows:
@@ -145,7 +146,7 @@ class AdaptorObjective(Objective):
         CTC looked at directions only; the adaptor's norm is scaled so that a feature, times the √2 of the input sum, is
         about as long as a token's embedding.
         """
-        norm, embeddings_VD = self.model.adaptor.layers[-1], self.parts.llm.model.embed_tokens.weight
+        norm, embeddings_VD = self.adaptor.layers[-1], self.parts.llm.model.embed_tokens.weight
         assert isinstance(norm, nn.LayerNorm)
         with torch.no_grad():
             scale = embeddings_VD[self.spelling.ids].norm(dim=-1).median() / (2**0.5 * norm.weight.norm())
