@@ -77,7 +77,6 @@ def _stand_in_for_gpu_parts() -> None:
         sys.modules[name] = ModuleType(name)
         vars(sys.modules[name]).update(content)
 
-    from transformers import utils
     from transformers.models.qwen2 import modeling_qwen2
 
     module("flash_attn", flash_attn_func=flash_attn_func, flash_attn_varlen_func=None)
@@ -85,7 +84,7 @@ def _stand_in_for_gpu_parts() -> None:
     module("loguru", logger=SimpleNamespace(info=print))
     module("kimia_infer.models.detokenizer", get_audio_detokenizer=None)
     module("kimia_infer.api.prompt_manager", KimiAPromptManager=None)
-    vars(utils)["is_flash_attn_2_available"] = lambda: True
+    vars(import_module("transformers.utils"))["is_flash_attn_2_available"] = lambda: True
     torch.cuda.current_device = lambda: "cpu"  # type: ignore[assignment]
     rotate = modeling_qwen2.apply_rotary_pos_emb
     if rotate.__module__ == modeling_qwen2.__name__:  # later versions no longer take the unused position ids
