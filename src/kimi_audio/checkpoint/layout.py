@@ -33,7 +33,7 @@ from kimi_audio.tokenizer.whisper import WhisperEncoder, WhisperEncoderConfig
 
 ACOUSTIC_FOLDER = "whisper-large-v3"
 SEMANTIC_FOLDER = "glm-4-voice-tokenizer"
-SHARD_BYTES = 48 * 2**20
+SHARD_BYTES = 47 * 2**20  # a file with its header stays below 48 MiB
 Part = Literal["llm", "acoustic", "semantic"]
 CLIP_SILENCE = "kimia_whisper_clip_silence"
 """Field of `config.json`: the acoustic encoder sees only the frames that are kept (see `AcousticEncoder`)."""
