@@ -3,11 +3,12 @@
     python recipes/tiny/manifests.py DATA OUT --spoken LINES.tsv WAVS --questions LINES.tsv WAVS --chat chat.jsonl
 
 DATA is a folder of labelled sets, each with a `manifest.jsonl` (fields `audio`, `split`, `duration`, `text` or
-`label`). OUT gets `speech`, `sound`, `emotion`, `noise`, `quiet` (nobody speaks: the empty transcript) and `questions`
-(spoken ones with their answers), each as `.train.jsonl` and `.dev.jsonl`; nothing of a `test` split is read. `--spoken`
-and `--questions` add synthetic speech: the lines of `sentences.py` or `questions.py` and the folder of recordings made
-from them; `--chat` tells the answers to spoken prompts of `chat.py`, `--quiet` is the folder that `quiet.py` fills, and
-`--instructions` gives the manifest `instructions`, recordings of our own instructions.
+`label`). OUT gets speech (`read`, `accented`, `words`, synthetic `sentences`), `sound`, `emotion`, `noise`, `quiet`
+(nobody speaks: the empty transcript) and `questions` (spoken ones with their answers), each as `.train.jsonl` and
+`.dev.jsonl`; nothing of a `test` split is read. `--spoken` and `--questions` add synthetic speech: the lines of
+`sentences.py` or `questions.py` and the folder of recordings made from them; `--chat` tells the answers to spoken
+prompts of `chat.py`, `--quiet` is the folder that `quiet.py` fills, and `--instructions` gives the manifest
+`instructions`, recordings of our own instructions.
 Transcripts become lower case a–z and apostrophes; what cannot be written so (digits, symbols) is left out.
 """
 
@@ -23,8 +24,11 @@ from questions import chat_pairs, pairs
 
 from kimi_audio.training.objectives.sft import instructions
 
-SPEECH = ("en_speechocean762", "en_kathleen", "en_librispeech_mini", "en_misc", "en_asterisk", "en_words_gcompris",
-          "en_keywords", "digits_fsdd")  # fmt: skip
+SPEECH = {
+    "read": ("en_librispeech_mini", "en_kathleen", "en_misc", "en_asterisk"),
+    "accented": ("en_speechocean762",),
+    "words": ("en_words_gcompris", "en_keywords", "digits_fsdd"),
+}
 MAX_SECONDS = 20.0
 PLAIN_LABELS = {"door - wood creaks": "creaking wooden door", "drinking - sipping": "drinking"}
 
@@ -45,8 +49,8 @@ def rows_of(folder: Path, splits: tuple[str, ...] = ("train", "dev")) -> Iterato
             yield {**row, "audio": str((folder / row["audio"]).resolve()), "set": folder.name}
 
 
-def speech(data: Path) -> Iterator[dict]:
-    for name in SPEECH:
+def speech(data: Path, kind: str) -> Iterator[dict]:
+    for name in SPEECH[kind]:
         for row in rows_of(data / name):
             if text := normalised(row.get("text") or ""):
                 yield kept(row, text=text)
@@ -104,14 +108,14 @@ def questions(lines: Path, wavs: Path, chat: Path | None) -> Iterator[dict]:
 
 
 def spoken_instructions(lines: Path, wavs: Path) -> Iterator[dict]:
-    """Recordings of the bundled instructions: `task`, and `instruction` in the words of its file."""
+    """Recordings of the bundled instructions: `task`, and as `text` the wording in its file."""
     folder = files("kimi_audio.training") / "instructions"
     tasks = [entry.name.removesuffix(".txt") for entry in folder.iterdir() if entry.name.endswith(".txt")]
     known = {wording.lower(): (task, wording) for task in sorted(tasks) for wording in instructions(task)}
     for said, row in recorded(lines, wavs):
         if said in known:
             task, wording = known[said]
-            yield kept(row, task=task, instruction=wording)
+            yield kept(row, task=task, text=wording)
 
 
 def kept(row: dict, **labels: str | None) -> dict:
@@ -130,7 +134,8 @@ def main() -> None:
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     kinds = {
-        "speech": [*speech(args.data), *(row for lines, wavs in args.spoken for row in synthetic(lines, wavs))],
+        **{kind: list(speech(args.data, kind)) for kind in SPEECH},
+        "sentences": [row for lines, wavs in args.spoken for row in synthetic(lines, wavs)],
         "sound": list(sound(args.data)), "emotion": list(emotion(args.data)), "noise": list(noise(args.data)),
         "quiet": list(quiet(args.data, args.quiet)),
         "questions": [row for lines, wavs in args.questions for row in questions(lines, wavs, args.chat)],

@@ -10,7 +10,7 @@ import argparse
 import random
 from pathlib import Path
 
-MIN_WORDS, MAX_WORDS = 3, 28
+MIN_WORDS, MAX_WORDS = 3, 38
 
 
 def draw(sentences: list[tuple[str, str]], shares: dict[str, int], seed: int) -> list[tuple[str, str, float, str]]:

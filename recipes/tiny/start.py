@@ -16,7 +16,7 @@ from pathlib import Path
 from kimi_audio.checkpoint.layout import SEMANTIC_FOLDER
 from kimi_audio.checkpoint.small import build_small
 
-BPE_TOKENS, AUDIO_CODES = 16384, 1024
+BPE_TOKENS, AUDIO_CODES = 16384, 2048
 
 
 def texts(manifests: list[Path], sentences: list[Path]) -> Iterator[str]:

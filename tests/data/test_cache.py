@@ -1,4 +1,6 @@
 import json
+import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -57,6 +59,23 @@ def test_filling_goes_on_where_it_stopped(tmp_path):
     assert fill(cache, recordings, listen) == 3
     assert calls == [0, 1, 2, "broken", 3, 4, 5]
     for n in range(6):
+        assert_holds(cache, f"{n}.wav", heard(n))
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_several_listeners_keep_the_order(tmp_path, workers):
+    def samples(n):
+        time.sleep(0.02 * (n % 3 == 0))
+        return np.full(1, n, np.float32)
+
+    passed = []
+    recordings = [(f"{n}.wav", partial(samples, n)) for n in range(12)]
+    cache = HeardCache(tmp_path)
+    assert fill(cache, recordings, lambda s: heard(int(s[0])), passed.append, workers=workers) == 12
+    assert passed == list(range(1, 13))
+    index = (tmp_path / "index.jsonl").read_text().splitlines()
+    assert [json.loads(line)["key"] for line in index] == [key for key, _ in recordings]
+    for n in range(12):
         assert_holds(cache, f"{n}.wav", heard(n))
 
 

@@ -56,6 +56,24 @@ def test_clipped_encoding_equals_masked_encoding(encoder):
     torch.testing.assert_close(AcousticEncoder(encoder, clip_silence=True)(samples), masked, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("clip_silence", [True, False])
+def test_a_batch_is_its_segments(encoder, clip_silence):
+    acoustic, lengths = AcousticEncoder(encoder, clip_silence), (5_000, 20_000, 1, 20_000)
+    log_mels = [acoustic.log_mel(noise(length)) for length in lengths]
+    with torch.no_grad():
+        batch = acoustic.encode(log_mels, [num_tokens(length) for length in lengths])
+    for length, features_TF in zip(lengths, batch, strict=True):
+        torch.testing.assert_close(features_TF, acoustic(noise(length))[0], atol=1e-5, rtol=1e-4)
+
+
+@settings(max_examples=15, deadline=None)
+@given(length=st.integers(1, SEGMENT_SAMPLES))
+def test_a_clipped_log_mel_is_the_start_of_the_whole(encoder, length):
+    clipped = AcousticEncoder(encoder, clip_silence=True).log_mel(noise(length))
+    whole = AcousticEncoder(encoder).log_mel(noise(length))
+    torch.testing.assert_close(clipped, whole[:, : clipped.shape[1]], atol=1e-5, rtol=1e-5)
+
+
 def test_codes_look_back_but_not_beyond_their_block(semantic):
     """Frames up to a block's end do not change with what follows it (log-mels are given, so no common floor)."""
     block_mels = 2 * SEMANTIC.quantize_causal_block_size

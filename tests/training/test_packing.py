@@ -1,5 +1,7 @@
+import shutil
 from dataclasses import replace
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,6 +49,16 @@ def test_packed_states_equal_those_of_each_document_alone(llm, make_prompt):
         torch.testing.assert_close(text_ND[start:end], text_1TD[0], atol=2e-6, rtol=1e-5)
         torch.testing.assert_close(audio_ND[start:end], audio_1TD[0], atol=2e-6, rtol=1e-5)
         start = end
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="torch.compile needs a C++ compiler")
+def test_compiled_layers_compute_the_same(llm, make_prompt):
+    for documents in ([make_prompt(5, 4, 2, 1), make_prompt(3, 6, 2, 2)], [make_prompt(9, 2, 5, 3)]):
+        row = PackedRow.of(documents)
+        plain = packed_hidden(llm, row)
+        for expected, states_ND in zip(plain, packed_hidden(llm, row, compiled=True), strict=True):
+            torch.testing.assert_close(states_ND, expected, atol=1e-5, rtol=1e-4)
 
 
 def test_nothing_leaks_from_one_document_to_another(llm, make_prompt):

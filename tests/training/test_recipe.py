@@ -107,15 +107,39 @@ def test_the_encoder_can_be_trained_along(folder):
     assert not torch.equal(after["conv1.weight"], before["conv1.weight"])
 
 
-def test_the_adaptor_alone(folder):
-    (folder / "adaptor.yaml").write_text(
-        "objective: adaptor\nmodel: init\nrun: runs/a\ncache: cache\nrecordings: [tones.jsonl]\n"
-        "dev: {tones: tones.jsonl}\ntrain: {steps: 4, learning_rate: 0.01, evaluate_steps: 4}\n"
-    )
+ADAPTOR = """
+objective: adaptor
+model: init
+run: runs/a
+cache: cache
+recordings: [tones.jsonl]
+dev: {tones: tones.jsonl}
+augment: {}
+frozen_until: {encoder: 0.5}
+train: {steps: 4, learning_rate: 0.01, evaluate_steps: 4}
+"""
+
+
+def test_encoder_and_adaptor(folder):
+    (folder / "adaptor.yaml").write_text(ADAPTOR)
     assert "wer_tones" in run_recipe(folder / "adaptor.yaml").dev
-    before, after = (load_parts(folder / name).llm.state_dict() for name in ("init", "runs/a/model"))
-    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    before, after = (load_parts(folder / name) for name in ("init", "runs/a/model"))
+    changed = changes(before.llm, after.llm)
     assert changed and all(name.startswith("model.vq_adaptor.") for name in changed)
+    changed = changes(before.acoustic.encoder, after.acoustic.encoder)
+    assert "conv1.weight" in changed and "embed_positions.weight" not in changed
+
+
+def test_the_adaptor_alone(folder):
+    (folder / "adaptor.yaml").write_text(ADAPTOR.replace("frozen_until: {encoder: 0.5}", "rates: {encoder: 0}"))
+    assert run_recipe(folder / "adaptor.yaml").finished
+    before, after = (load_parts(folder / name) for name in ("init", "runs/a/model"))
+    assert changes(before.llm, after.llm) and not changes(before.acoustic.encoder, after.acoustic.encoder)
+
+
+def changes(before: torch.nn.Module, after: torch.nn.Module) -> set[str]:
+    after_state = after.state_dict()
+    return {name for name, tensor in before.state_dict().items() if not torch.equal(tensor, after_state[name])}
 
 
 def test_pretraining_from_recipe_to_model(folder):

@@ -136,6 +136,17 @@ def test_straight_through_and_commitment(training):
     assert int(training.updates) == 0  # nothing is learnt in evaluation mode
 
 
+def test_the_first_updates_pass_states_on_unquantised(training):
+    training.train()
+    training.open_updates = 2
+    hidden, valid = torch.randn(1, 4, 16), torch.ones(1, 4, dtype=torch.bool)
+    for _ in range(2):
+        quantised = training.quantise(hidden, valid)
+        assert quantised.states_BTD is hidden and quantised.commitment == 0
+    assert int(training.updates) == 2  # the codebook follows all the same
+    assert not torch.equal(training.quantise(hidden, valid).states_BTD, hidden)
+
+
 def test_dead_codes_are_placed_on_states_and_used_again(training):
     training.train()
     tokenizer = training.tokenizer

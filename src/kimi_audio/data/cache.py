@@ -16,8 +16,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +29,8 @@ from kimi_audio.errors import CheckpointError, DataError
 from kimi_audio.prompt import Heard
 
 SHARD_BYTES = 2**30
+
+T, U = TypeVar("T"), TypeVar("U")
 
 
 def listener_hash(model_folder: Path, parts: Iterable[str] = ("whisper-large-v3", "glm-4-voice-tokenizer")) -> str:
@@ -128,6 +133,7 @@ def fill(
     recordings: Iterable[tuple[str, Callable[[], np.ndarray]]],
     listen: Callable[[np.ndarray], Heard],
     report: Callable[[int], None] = lambda done: None,
+    workers: int = 1,
 ) -> int:
     """Listen to the recordings that `cache` lacks, in order, and return how many there were.
 
@@ -135,14 +141,32 @@ def fill(
         recordings: (key, function that gives 16 kHz mono samples (L,)); not called for what is cached.
         listen: samples → codes and features.
         report: called with the number of recordings passed, cached or not.
+        workers: threads that listen; the order in the cache stays that of the recordings.
     """
     new = 0
-    for done, (key, samples) in enumerate(recordings, start=1):
-        if key not in cache:
-            cache.add(key, listen(samples()))
-            new += 1
-        report(done)
+
+    def hear(recording: tuple[str, Callable[[], np.ndarray]]) -> tuple[str, Heard | None]:
+        key, samples = recording
+        return key, None if key in cache else listen(samples())
+
+    with ThreadPoolExecutor(workers) as pool:
+        for done, (key, heard) in enumerate(_in_order(pool, hear, recordings, ahead=workers), start=1):
+            if heard is not None:
+                cache.add(key, heard)
+                new += 1
+            report(done)
     return new
+
+
+def _in_order(pool: Executor, work: Callable[[T], U], items: Iterable[T], ahead: int) -> Iterator[U]:
+    """`work` of every item, in order; at most `ahead` of those not yet asked for are under way."""
+    waiting: deque[Future[U]] = deque()
+    for item in items:
+        waiting.append(pool.submit(work, item))
+        if len(waiting) > ahead:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def variant_key(audio: str, variant: int) -> str:

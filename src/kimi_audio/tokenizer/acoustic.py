@@ -8,11 +8,13 @@ same log-mel but encodes only the frames that are kept, which is many times fast
 with the setting that it was trained with.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kimi_audio.audio.log_mel import SAMPLE_RATE, whisper_log_mel
+from kimi_audio.audio.log_mel import HOP, N_FFT, SAMPLE_RATE, whisper_log_mel
 from kimi_audio.tokenizer.whisper import WhisperEncoder
 
 SEGMENT_SAMPLES = 30 * SAMPLE_RATE
@@ -35,19 +37,36 @@ class AcousticEncoder(nn.Module):
 
     def log_mel(self, samples_L: Tensor) -> Tensor:
         """Log-mel (n_mels, T) of one segment of at most 30 s, as the encoder wants it: 3000 frames, or those needed."""
-        padded = nn.functional.pad(samples_L, (0, SEGMENT_SAMPLES - samples_L.shape[0]))
-        log_mel = whisper_log_mel(padded, self.encoder.config.num_mel_bins)
+        length, frames = SEGMENT_SAMPLES, None
         if self.clip_silence:
-            # Two frames more than are kept, so that the last convolution output sees its right neighbour.
-            log_mel = log_mel[:, : 2 * FRAMES_PER_TOKEN * num_tokens(samples_L.shape[0]) + 2]
-        return log_mel
+            # Two frames more than are kept, so that the last convolution output sees its right neighbour; the silence
+            # after them, but for what an analysis window reaches, changes nothing.
+            frames = 2 * FRAMES_PER_TOKEN * num_tokens(samples_L.shape[0]) + 2
+            length = min(SEGMENT_SAMPLES, frames * HOP + N_FFT)
+        padded = nn.functional.pad(samples_L, (0, length - samples_L.shape[0]))
+        return whisper_log_mel(padded, self.encoder.config.num_mel_bins)[:, :frames]
+
+    def encode(self, log_mels: Sequence[Tensor], tokens: Sequence[int]) -> list[Tensor]:
+        """Segments of at most 30 s as one batch, gradients and all: (T, 4 · d_model) each.
+
+        Args:
+            log_mels: from `log_mel`.
+            tokens: T = `num_tokens(L)` of each.
+        """
+        longest = max(log_mel.shape[1] for log_mel in log_mels)
+        padded = [nn.functional.pad(log_mel, (0, longest - log_mel.shape[1])) for log_mel in log_mels]
+        log_mel_BMT = torch.stack(padded).to(self.encoder.dtype)
+        frames, mask = FRAMES_PER_TOKEN * max(tokens), None
+        if self.clip_silence and len(set(tokens)) > 1:
+            kept_B = FRAMES_PER_TOKEN * torch.tensor(tokens, device=log_mel_BMT.device)
+            mask = (torch.arange(frames, device=log_mel_BMT.device) < kept_B[:, None])[:, None, None]
+        hidden_BTD = self.encoder(log_mel_BMT, num_frames=frames if self.clip_silence else None, mask=mask)
+        features_BTF = hidden_BTD[:, :frames].unflatten(1, (-1, FRAMES_PER_TOKEN)).flatten(2)
+        return [features_TF[:kept] for features_TF, kept in zip(features_BTF, tokens, strict=True)]
 
     def encode_segment(self, samples_L: Tensor) -> Tensor:
         """One segment of at most 30 s: (T, 4 · d_model)."""
-        kept = FRAMES_PER_TOKEN * num_tokens(samples_L.shape[0])
-        log_mel_1MT = self.log_mel(samples_L)[None].to(self.encoder.dtype)
-        hidden_TD = self.encoder(log_mel_1MT, num_frames=kept if self.clip_silence else None)[0, :kept]
-        return hidden_TD.unflatten(0, (-1, FRAMES_PER_TOKEN)).flatten(1)
+        return self.encode([self.log_mel(samples_L)], [num_tokens(samples_L.shape[0])])[0]
 
     @torch.inference_mode()
     def forward(self, samples: np.ndarray | Tensor) -> Tensor:

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kimi_audio.attention import attend
+
 
 @dataclass(frozen=True)
 class WhisperEncoderConfig:
@@ -45,8 +47,7 @@ class WhisperAttention(nn.Module):
             project(x_BTD).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
-        out_BHTd = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        return self.out_proj(out_BHTd.transpose(1, 2).flatten(2))
+        return self.out_proj(attend(q, k, v, mask).transpose(1, 2).flatten(2))
 
 
 class WhisperLayer(nn.Module):

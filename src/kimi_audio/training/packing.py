@@ -12,14 +12,15 @@ else, 2.5 × as fast as padding to the longest, 4.6 × as fast as one row under 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from kimi_audio.llm.model import AudioLLM, rotary_tables, rotate
+from kimi_audio.attention import attend
+from kimi_audio.llm.model import AudioLLM, DecoderLayer, rotary_tables, rotate
 from kimi_audio.prompt import Prompt
 
 
@@ -98,42 +99,59 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     return rows
 
 
-def packed_hidden(llm: AudioLLM, row: PackedRow, want_audio: bool = True) -> tuple[Tensor, Tensor | None]:
+def packed_hidden(
+    llm: AudioLLM, row: PackedRow, want_audio: bool = True, compiled: bool = False
+) -> tuple[Tensor, Tensor | None]:
     """States of both branches for every position of `row`, (N, D) each, ready for the heads.
 
-    Equal to `llm.hidden` of each document on its own; the audio one is None without an audio branch.
+    Equal to `llm.hidden` of each document on its own; the audio one is None without an audio branch. `compiled` fuses
+    what lies between the matrix products (`torch.compile`, which needs a C++ compiler on a CPU).
     """
+    run_layer = _PackedLayer(row.lengths, compiled)
     x_1ND = llm.embed(row.audio_ids[None], row.text_ids[None], row.continuous_mask[None], row.features or None)
     config, model = llm.config, llm.model
     tables = rotary_tables(row.positions[None], config.head_dim, config.rope_theta, x_1ND.dtype)
     forked = None
     for index, layer in enumerate(model.layers):
-        x_1ND = _packed_layer(layer, x_1ND, tables, row.lengths)
+        x_1ND = run_layer(layer, x_1ND, tables)
         if index == config.kimia_mimo_transformer_from_layer_index:
             forked = x_1ND
     if not (want_audio and config.kimia_mimo_layers):
         return model.norm(x_1ND)[0], None
     assert forked is not None, "the audio branch forks after the last layer"
     for layer in model.mimo_layers:
-        forked = _packed_layer(layer, forked, tables, row.lengths)
+        forked = run_layer(layer, forked, tables)
     return model.norm(x_1ND)[0], model.mimo_norm(forked)[0]
 
 
-def _packed_layer(layer, x_1ND: Tensor, tables: tuple[Tensor, Tensor], lengths: list[int]) -> Tensor:
-    x_1ND = x_1ND + _packed_attention(layer.self_attn, layer.input_layernorm(x_1ND), tables, lengths)
-    return x_1ND + layer.mlp(layer.post_attention_layernorm(x_1ND))
+class _PackedLayer:
+    """Runs a layer over rows of documents with these lengths."""
+
+    def __init__(self, lengths: list[int], compiled: bool) -> None:
+        self.lengths = lengths
+        self.project, self.finish = (_fused() if compiled else (_project, _finish))
+
+    def __call__(self, layer: DecoderLayer, x_1ND: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
+        parts = zip(*(part.split(self.lengths, 2) for part in self.project(layer, x_1ND, *tables)), strict=True)
+        return self.finish(layer, x_1ND, torch.cat([attend(q, k, v, causal=True) for q, k, v in parts], dim=2))
 
 
-def _packed_attention(attention, x_1ND: Tensor, tables: tuple[Tensor, Tensor], lengths: list[int]) -> Tensor:
-    """The layer's attention, document by document."""
+def _project(layer: DecoderLayer, x_1ND: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rotated queries and keys, and values: (1, heads, N, head_dim)."""
+    attention, x_1ND = layer.self_attn, layer.input_layernorm(x_1ND)
     q, k, v = (
         project(x_1ND).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
         for project in (attention.q_proj, attention.k_proj, attention.v_proj)
     )
-    parts = zip(
-        rotate(q, tables).split(lengths, 2), rotate(k, tables).split(lengths, 2), v.split(lengths, 2), strict=True
-    )
-    out_1HNd = torch.cat(
-        [F.scaled_dot_product_attention(*part, is_causal=True, enable_gqa=True) for part in parts], dim=2
-    )
-    return attention.o_proj(out_1HNd.transpose(1, 2).flatten(2))
+    return rotate(q, (cos, sin)).to(v.dtype), rotate(k, (cos, sin)).to(v.dtype), v
+
+
+def _finish(layer: DecoderLayer, x_1ND: Tensor, out_1HNd: Tensor) -> Tensor:
+    """What follows the attention in a layer."""
+    x_1ND = x_1ND + layer.self_attn.o_proj(out_1HNd.transpose(1, 2).flatten(2))
+    return x_1ND + layer.mlp(layer.post_attention_layernorm(x_1ND))
+
+
+@cache
+def _fused() -> tuple[Callable, Callable]:
+    return torch.compile(_project, dynamic=True), torch.compile(_finish, dynamic=True)

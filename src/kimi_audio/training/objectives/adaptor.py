@@ -1,18 +1,19 @@
-"""Warm-up of the adaptor: by CTC it learns to say what is heard in the LLM's own embeddings.
+"""Warm-up of encoder and adaptor: by CTC they learn to say what is heard in the LLM's own embeddings.
 
-    objective = AdaptorObjective(parts, rows, listen)
+    objective = AdaptorObjective(parts, WaveformStore.build([manifest], cache), rates={"encoder": 0.1})
 
 Each 12.5 Hz output of the adaptor is compared (cosine) with the LLM's embeddings of the text tokens and with a learned
 blank, and trained by connectionist temporal classification on the transcript. Afterwards the LLM meets something like
-noisy words, placed where they were said, in the space that it knows. The report trains the adaptor with the LLM at
-once; at small size this stage, minutes of work on cached features, spares most of that. Sounds and emotions are spelt
-the same way: their name is the target.
+noisy words, placed where they were said, in the space that it knows. The report trains adaptor, then encoder, with the
+LLM at once; at small size this stage, a fraction of the work, spares most of that. Sounds and emotions are spelt the
+same way: their name is the target.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kimi_audio.audio.log_mel import SAMPLE_RATE
 from kimi_audio.checkpoint.layout import ModelParts, save_parts
+from kimi_audio.data.augment import Augmenter, rng_of, spec_augment
+from kimi_audio.data.waveforms import WaveformStore
 from kimi_audio.errors import DataError
 from kimi_audio.llm.model import Adaptor
-from kimi_audio.prompt import Heard
 from kimi_audio.text import QWEN_SPLIT, TextTokenizer
+from kimi_audio.tokenizer.acoustic import SEGMENT_SAMPLES, AcousticEncoder, num_tokens
 from kimi_audio.training.length_batches import length_batches
-from kimi_audio.training.objective import Objective
+from kimi_audio.training.objective import Objective, ParameterGroup, groups_by_prefix
 from kimi_audio.training.objectives.language import hide_spans
 
 MIN_COUNT = 8
@@ -64,81 +68,110 @@ class Spelling:
         return self._bpe.decode([self.ids[c - 1] for c in kept]).strip()
 
 
-class AdaptorReadout(nn.Module):
-    """The adaptor, read out against frozen token embeddings (V, D)."""
+class Readout(nn.Module):
+    """Encoder and adaptor, read out against frozen token embeddings (V, D)."""
 
-    def __init__(self, adaptor: Adaptor, embeddings_VD: Tensor) -> None:
+    def __init__(self, encoder: AcousticEncoder, adaptor: Adaptor, embeddings_VD: Tensor) -> None:
         super().__init__()
-        self.adaptor = adaptor
+        self.encoder, self.adaptor = encoder, adaptor
         self.register_buffer("embeddings", F.normalize(embeddings_VD, dim=-1), persistent=False)
         self.blank = nn.Parameter(F.normalize(embeddings_VD.mean(0), dim=-1))
         self.log_scale = nn.Parameter(torch.tensor(3.0))
 
     def forward(self, features_BTF: Tensor) -> Tensor:
-        """Log-probabilities of blank and tokens, (B, T, 1 + V)."""
+        """Log-probabilities of blank and tokens, float32 (B, T, 1 + V)."""
         z_BTD = F.normalize(self.adaptor(features_BTF), dim=-1)
         classes = torch.cat([F.normalize(self.blank, dim=0)[None], self.get_buffer("embeddings")])
-        return (z_BTD @ classes.T * self.log_scale.exp()).log_softmax(-1)
+        return (z_BTD @ classes.T * self.log_scale.exp()).float().log_softmax(-1)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Log-mels (n_mels, frames), how many 12.5 Hz positions each fills, and CTC targets."""
+
+    log_mels: list[Tensor]
+    lengths: list[int]
+    targets: list[list[int]]
 
 
 class AdaptorObjective(Objective):
-    """CTC over transcribed or labelled recordings; of the model, the adaptor alone is trained.
+    """CTC over transcribed or labelled recordings of at most 30 s; of the model, encoder and adaptor are trained.
 
     Args:
-        parts: the model; `save` writes it with the trained adaptor.
-        rows: recordings (`audio`, and `text`, `label` or both).
-        listen: `audio` of a row → its codes and features.
+        parts: the model; `save` writes it.
+        store: recordings (rows with `text`, `label` or both).
         dev: name → recordings for `evaluate`.
+        augment: changes each sound anew each time it is met; SpecAugment comes on top.
+        rates, frozen_until: by parameter-name prefix (`encoder`, `adaptor`), see `groups_by_prefix`.
         batch_seconds: sound in a batch, padding included.
         mask_features: share of the features that are hidden, in spans of 1–4.
     """
 
-    def __init__(self, parts: ModelParts, rows: Sequence[Row], listen: Callable[[str], Heard], *,
-                 dev: Mapping[str, Sequence[Row]] | None = None, batch_seconds: float = 24.0,
+    def __init__(self, parts: ModelParts, store: WaveformStore, *, dev: Mapping[str, WaveformStore] | None = None,
+                 augment: Augmenter | None = None, rates: Mapping[str, float] | None = None,
+                 frozen_until: Mapping[str, float] | None = None, batch_seconds: float = 60.0,
                  mask_features: float = 0.1, seed: int = 0) -> None:
-        self.parts, self.listen, self.dev = parts, listen, dev or {}
-        self.budget, self.mask_features, self.seed = int(batch_seconds * 12.5), mask_features, seed
-        self.spelling = Spelling(parts.tokenizer, [spoken(row) for row in rows])
-        adaptor = parts.llm.model.vq_adaptor.requires_grad_(True)
-        self.adaptor = adaptor
-        self.model = AdaptorReadout(adaptor, parts.llm.model.embed_tokens.weight.detach()[self.spelling.ids])
-        self.rows, self.targets, self.lengths = [], [], []
-        for row in rows:
-            target, length = self.spelling.encode(spoken(row)), len(listen(row["audio"]).codes)
-            if 0 < len(target) + sum(a == b for a, b in pairwise(target)) <= length:
-                self.rows.append(row)
-                self.targets.append(target)
-                self.lengths.append(length)
-        if not self.rows:
+        if parts.acoustic is None:
+            raise DataError("the model has no acoustic encoder, and so no adaptor to train.")
+        self.parts, self.store, self.dev, self.augment, self.seed = parts, store, dev or {}, augment, seed
+        self.rates, self.frozen_until = rates or {}, frozen_until or {}
+        self.budget, self.mask_features = int(batch_seconds * SAMPLE_RATE), mask_features
+        self.spelling = Spelling(parts.tokenizer, [spoken(row) for row in store.rows])
+        embeddings_VD = parts.llm.model.embed_tokens.weight.detach()[self.spelling.ids]
+        self.encoder = parts.acoustic
+        self.model = self.readout = Readout(self.encoder, parts.llm.model.vq_adaptor, embeddings_VD)
+        self.model.requires_grad_(True)
+        self.targets = [self.spelling.encode(spoken(row)) for row in store.rows]
+        self.usable = [n for n, target in enumerate(self.targets) if 0 < _positions(target) <= self._room(n)]
+        if not self.usable:
             raise DataError("no recording has a transcript that fits into its length.")
 
-    def batches(self, start: int) -> Iterator[list[int]]:
-        """Row numbers, recordings of similar length together."""
-        return length_batches(self.lengths, self.budget, self.seed, start)
+    def _room(self, number: int) -> float:
+        """Positions of a recording, as fast as augmentation may make it."""
+        fastest = self.augment.config.speed[1] if self.augment else 1.0
+        return num_tokens(self.store.length(number)) / fastest
 
-    def loss(self, batch: list[int]) -> tuple[Tensor, dict[str, float]]:
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """All but the encoder's table of positions, which is fixed sinusoids."""
+        return groups_by_prefix(self.model, {"encoder.encoder.embed_positions": 0.0, **self.rates}, self.frozen_until)
+
+    def batches(self, start: int) -> Iterator[Batch]:
+        """Recordings of similar length together."""
+        lengths = [self.store.length(n) for n in self.usable]
+        for number, rows in enumerate(length_batches(lengths, self.budget, self.seed, start), start=start):
+            yield self._batch([self.usable[row] for row in rows], number)
+
+    def _batch(self, rows: list[int], number: int) -> Batch:
+        log_mels, lengths = [], []
+        for row in rows:
+            samples, rng = self.store.samples(row), rng_of(self.seed, number, row)
+            if self.augment is not None:
+                samples = self.augment(samples, rng)[:SEGMENT_SAMPLES]
+            log_mel = self.encoder.log_mel(torch.from_numpy(samples))
+            log_mels.append(spec_augment(log_mel, rng) if self.augment is not None else log_mel)
+            lengths.append(num_tokens(len(samples)))
+        return Batch(log_mels, lengths, [self.targets[row] for row in rows])
+
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
         rng = np.random.default_rng(int(torch.randint(2**31, ())))
-        features = [hide_spans(self._features(self.rows[n]), self.mask_features, rng) for n in batch]
-        targets = [self.targets[n] for n in batch]
-        lengths_B = torch.tensor([len(feature) for feature in features])
-        log_probs_BTC = self.model(nn.utils.rnn.pad_sequence(features, batch_first=True))
-        loss = F.ctc_loss(log_probs_BTC.transpose(0, 1), torch.tensor([c for t in targets for c in t]), lengths_B,
-                          torch.tensor([len(t) for t in targets]), zero_infinity=True)  # fmt: skip
-        return loss, {"tokens": float(lengths_B.sum())}
-
-    def _features(self, row: Row) -> Tensor:
-        """(T, F) of one recording."""
-        features_1TF = self.listen(row["audio"]).features
-        assert features_1TF is not None, "the model has no acoustic encoder"
-        return features_1TF[0].to(self.device)
+        features = self.encoder.encode([mel.to(self.device) for mel in batch.log_mels], batch.lengths)
+        features = [hide_spans(feature, self.mask_features, rng) for feature in features]
+        log_probs_BTC = self.readout(nn.utils.rnn.pad_sequence(features, batch_first=True))
+        loss = F.ctc_loss(log_probs_BTC.transpose(0, 1), torch.tensor([c for t in batch.targets for c in t]),
+                          torch.tensor(batch.lengths), torch.tensor([len(t) for t in batch.targets]),
+                          zero_infinity=True)  # fmt: skip
+        return loss, {"tokens": float(sum(batch.lengths))}
 
     def evaluate(self) -> dict[str, float]:
         """Word error rate of CTC's best path."""
-        return {f"wer_{name}": self._word_errors(rows) for name, rows in self.dev.items()}
+        return {f"wer_{name}": self._word_errors(store) for name, store in self.dev.items()}
 
-    def _word_errors(self, rows: Sequence[Row]) -> float:
-        paths = [self.model(self._features(row)[None])[0].argmax(-1).tolist() for row in rows]
-        return float(jiwer.wer([spoken(row) for row in rows], [self.spelling.decode(path) for path in paths]))
+    def _word_errors(self, store: WaveformStore) -> float:
+        paths = []
+        for row in range(len(store)):
+            features_TF = self.encoder.encode_segment(torch.from_numpy(store.samples(row)).to(self.device))
+            paths.append(self.readout(features_TF[None])[0].argmax(-1).tolist())
+        return float(jiwer.wer([spoken(row) for row in store.rows], [self.spelling.decode(path) for path in paths]))
 
     def save(self, folder: Path) -> None:
         """Write the model.
@@ -146,13 +179,18 @@ class AdaptorObjective(Objective):
         CTC looked at directions only; the adaptor's norm is scaled so that a feature, times the √2 of the input sum, is
         about as long as a token's embedding.
         """
-        norm, embeddings_VD = self.adaptor.layers[-1], self.parts.llm.model.embed_tokens.weight
+        norm, embeddings_VD = self.readout.adaptor.layers[-1], self.parts.llm.model.embed_tokens.weight
         assert isinstance(norm, nn.LayerNorm)
         with torch.no_grad():
             scale = embeddings_VD[self.spelling.ids].norm(dim=-1).median() / (2**0.5 * norm.weight.norm())
             norm.weight.mul_(scale)
             norm.bias.mul_(scale)
         save_parts(folder, self.parts)
+
+
+def _positions(target: Sequence[int]) -> int:
+    """Least number of positions that CTC needs for a target: equal neighbours want a blank between them."""
+    return len(target) + sum(a == b for a, b in pairwise(target))
 
 
 def spoken(row: Row) -> str:

@@ -59,6 +59,7 @@ class LanguageObjective(Objective):
         export: writes the trained model in the official layout; without it only the state dict is saved.
         dev: name → documents whose mean loss per target is reported by `evaluate`.
         measure: further dev metrics (error rates, accuracies), computed with the model in eval mode.
+        compiled: run the layers through `torch.compile`.
     """
 
     llm: AudioLLM
@@ -71,6 +72,7 @@ class LanguageObjective(Objective):
     export: Callable[[AudioLLM, Path], None] | None = None
     dev: Mapping[str, list[Prompt]] = field(default_factory=dict)
     measure: Callable[[AudioLLM], Mapping[str, float]] | None = None
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         if self.encoder is not None and self.regularisation.mask_features:
@@ -100,7 +102,7 @@ class LanguageObjective(Objective):
             raise ConfigError("the data hold speech to learn; the model has no audio branch: kimia_mimo_layers is 0.")
         if self.encoder is not None:
             row = replace(row, features=[self._encode(samples_L) for samples_L in row.features])
-        text_ND, audio_ND = packed_hidden(self.llm, row, want_audio=len(row.audio_at) > 0)
+        text_ND, audio_ND = packed_hidden(self.llm, row, want_audio=len(row.audio_at) > 0, compiled=self.compiled)
         text = _cross_entropy(self.llm.lm_head, text_ND, row.text_at, row.text_labels, smoothing)
         if audio_ND is None:
             return text, text.new_zeros(())

@@ -51,9 +51,15 @@ class TokenizerTraining(nn.Module):
         tokenizer: lower half and codebook.
         upper: Whisper's encoder layers above the codebook; at 12.5 Hz.
         decoder: Whisper's text decoder.
+
+    Attributes:
+        open_updates: so many updates at the start pass the states on unquantised, while the codebook already follows
+            them. The upper half must read 12.5 Hz states before it can read codes: without this it stops listening,
+            and the states collapse onto few codes.
     """
 
     updates: Tensor
+    open_updates = 0
 
     def __init__(self, tokenizer: SemanticTokenizer, upper: nn.ModuleList, decoder: WhisperDecoder) -> None:
         super().__init__()
@@ -97,12 +103,15 @@ class TokenizerTraining(nn.Module):
 
     def quantise(self, hidden_BTD: Tensor, valid_BT: Tensor) -> Quantised:
         """Replace states by codes; in training mode the codebook then follows the states."""
-        codes_BT = self.tokenizer.quantise(hidden_BTD.detach())
+        with torch.autocast(hidden_BTD.device.type, enabled=False):  # distances in bfloat16 would pick other codes
+            codes_BT = self.tokenizer.quantise(hidden_BTD.detach().float())
         nearest_BTD = self.tokenizer.codebook(codes_BT).detach()
         distance_BT = (hidden_BTD - nearest_BTD).square().mean(-1)
         commitment = self.tokenizer.config.quantize_commit_coefficient * distance_BT[valid_BT].mean()
         if self.training:
             self._follow(hidden_BTD.detach()[valid_BT].float(), codes_BT[valid_BT])
+            if int(self.updates) <= self.open_updates:
+                return Quantised(codes_BT, hidden_BTD, torch.zeros_like(commitment))
         return Quantised(codes_BT, hidden_BTD + (nearest_BTD - hidden_BTD).detach(), commitment)
 
     @torch.no_grad()

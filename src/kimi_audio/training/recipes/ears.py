@@ -36,11 +36,15 @@ class AugmentRecipe:
 
 
 class CachedEars:
-    """The model's encoders at rest: recordings and their variants are heard once and cached."""
+    """The model's encoders at rest: recordings and their variants are heard once and cached.
 
-    def __init__(self, model: Path, parts: ModelParts, cache: Path, augment: AugmentRecipe | None, seed: int) -> None:
+    `bfloat16` computes the acoustic features in that dtype, which is several times as fast where a CPU has it.
+    """
+
+    def __init__(self, model: Path, parts: ModelParts, cache: Path, augment: AugmentRecipe | None, seed: int,
+                 bfloat16: bool = False) -> None:
         self.cache = HeardCache(cache / listener_hash(model))
-        self.parts, self.seed = parts, seed
+        self.parts, self.seed, self.bfloat16 = parts, seed, bfloat16
         self.augmenter = augment.augmenter() if augment else None
         self.variants = augment.variants if augment else 0
 
@@ -52,7 +56,12 @@ class CachedEars:
         wanted = [variant_key(audio, n) for audio in dict.fromkeys(audios) for n in range(variants + 1)]
         sounds = [(key, partial(self._samples, key)) for key in wanted if key not in self.cache]
         progress = track(sounds, "listening", console=Console(stderr=True), disable=not sounds)
-        fill(self.cache, progress, self._listen)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # short clips: a thread each beats several threads for one
+        try:
+            fill(self.cache, progress, self._listen, workers=threads)
+        finally:
+            torch.set_num_threads(threads)
 
     def _samples(self, key: str) -> np.ndarray:
         audio, variant = split_key(key)
@@ -61,7 +70,10 @@ class CachedEars:
 
     def _listen(self, samples: np.ndarray) -> Heard:
         codes = self.parts.semantic.encode([samples])[0].tolist()
-        return Heard(codes, self.parts.acoustic(samples) if self.parts.acoustic is not None else None)
+        if self.parts.acoustic is None:
+            return Heard(codes)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
+            return Heard(codes, self.parts.acoustic(samples))
 
 
 class LiveEars(CachedEars):
@@ -70,8 +82,9 @@ class LiveEars(CachedEars):
     The codes are those of the clean recording, so augmentation must keep its length: it is cut, or filled with silence.
     """
 
-    def __init__(self, model: Path, parts: ModelParts, cache: Path, augment: AugmentRecipe | None, seed: int) -> None:
-        super().__init__(model, parts, cache, augment, seed)
+    def __init__(self, model: Path, parts: ModelParts, cache: Path, augment: AugmentRecipe | None, seed: int,
+                 bfloat16: bool = False) -> None:
+        super().__init__(model, parts, cache, augment, seed, bfloat16)
         self.variants = 2**31 - 2 if self.augmenter else 0
 
     def heard(self, key: str) -> Heard:

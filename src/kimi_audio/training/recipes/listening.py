@@ -10,7 +10,7 @@ from kimi_audio.data.manifest import read_recordings
 from kimi_audio.data.waveforms import WaveformStore
 from kimi_audio.training.objectives.adaptor import AdaptorObjective
 from kimi_audio.training.objectives.semantic_tokenizer import SemanticTokenizerObjective, TokenizerTraining
-from kimi_audio.training.recipes.ears import AugmentRecipe, CachedEars
+from kimi_audio.training.recipes.ears import AugmentRecipe
 from kimi_audio.training.trainer import TrainConfig
 from kimi_audio.training.whisper_decoder import WhisperText
 
@@ -23,6 +23,7 @@ class SemanticTokenizerRecipe:
         whisper: Hugging Face Whisper folder (with `tokenizer.json`) that lends its upper layers and decoder.
         recordings: manifests with `text`; decoded once into `cache`.
         fresh_codebook: place the codes anew on the data; false goes on with a trained codebook.
+        open_updates: so many updates at the start do not quantise yet, see `TokenizerTraining`.
     """
 
     model: Path
@@ -34,11 +35,13 @@ class SemanticTokenizerRecipe:
     dev: Path | None = None
     augment: AugmentRecipe | None = None
     fresh_codebook: bool = True
+    open_updates: int = 0
     batch_seconds: float = 60.0
 
     def build(self) -> SemanticTokenizerObjective:
         parts = load_parts(self.model)
         model = TokenizerTraining.from_whisper(parts.semantic, self.whisper)
+        model.open_updates = self.open_updates
         return SemanticTokenizerObjective(
             model,
             WhisperText(self.whisper),
@@ -54,11 +57,13 @@ class SemanticTokenizerRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptorRecipe:
-    """`objective: adaptor`: the adaptor alone, by CTC into the language model's embedding space.
+    """`objective: adaptor`: encoder and adaptor, by CTC into the language model's embedding space.
 
     Attributes:
-        recordings: manifests with `text`, `label` or both; heard once into `cache`.
+        recordings: manifests with `text`, `label` or both, decoded once into `cache`; one named twice counts double.
         dev: name → manifest for word error rates.
+        rates: parameter-name prefix (`encoder`, `adaptor`) → learning-rate scale; 0 freezes.
+        frozen_until: prefix → fraction of the run after which those parameters start to learn.
         mask_features: share of the features that are hidden.
     """
 
@@ -68,20 +73,20 @@ class AdaptorRecipe:
     cache: Path
     train: TrainConfig
     dev: dict[str, Path] = field(default_factory=dict)
+    augment: AugmentRecipe | None = None
+    rates: dict[str, float] = field(default_factory=dict)
+    frozen_until: dict[str, float] = field(default_factory=dict)
     mask_features: float = 0.1
-    batch_seconds: float = 24.0
+    batch_seconds: float = 60.0
 
     def build(self) -> AdaptorObjective:
-        parts = load_parts(self.model)
-        ears = CachedEars(self.model, parts, self.cache, augment=None, seed=self.train.seed)
-        rows = [row for path in self.recordings for row in read_recordings(path)]
-        dev = {name: read_recordings(path) for name, path in self.dev.items()}
-        ears.hear([row["audio"] for group in (rows, *dev.values()) for row in group], variants=0)
         return AdaptorObjective(
-            parts,
-            rows,
-            ears.heard,
-            dev=dev,
+            load_parts(self.model),
+            _store(self.recordings, self.cache),
+            dev={name: _store([path], self.cache) for name, path in self.dev.items()},
+            augment=self.augment.augmenter() if self.augment else None,
+            rates=self.rates,
+            frozen_until=self.frozen_until,
             batch_seconds=self.batch_seconds,
             mask_features=self.mask_features,
             seed=self.train.seed,
