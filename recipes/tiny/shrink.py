@@ -1,8 +1,10 @@
 """Store a trained model in few bits, and print what that costs.
 
     python recipes/tiny/shrink.py runs/tiny/listen/model models/tiny
+    python recipes/tiny/shrink.py --gate-up-only runs/tiny/listen/model runs/tiny/coarse
 
-The LLM's gate and up projections get 4 bits, all other matrices 8; the rest is float16.
+The LLM's gate and up projections get 4 bits, all other matrices 8; the rest is float16. `--gate-up-only` leaves all
+else as it is, for the training that mends what 4 bits break (`finish.yaml`).
 """
 
 import argparse
@@ -24,17 +26,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--gate-up-only", action="store_true")
     args = parser.parse_args()
     parts = load_parts(args.model)
     parts.generation_config |= HABITS
+    storage = Storage(gate_up=4) if args.gate_up_only else STORAGE
     assert parts.acoustic is not None
     modules: dict[Part, nn.Module] = {
         "llm": parts.llm, "acoustic": parts.acoustic.encoder, "semantic": parts.semantic
     }  # fmt: skip
     for part, module in modules.items():
-        *_, total = quality_loss(tensors_of(module).items(), quantisation_plan(module, STORAGE, part))
+        *_, total = quality_loss(tensors_of(module).items(), quantisation_plan(module, storage, part))
         print(f"{part}: {total}")
-    save_parts(args.out, parts, STORAGE)
+    save_parts(args.out, parts, storage)
     print(f"{sum(file.stat().st_size for file in args.out.rglob('*') if file.is_file()) / 2**20:.1f} MiB in {args.out}")
 
 

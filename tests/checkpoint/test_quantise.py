@@ -175,3 +175,10 @@ def test_quality_loss_reports_each_tensor_and_the_total():
     assert losses[1].error < losses[2].error < losses[0].error
     assert str(losses[0]).startswith("a: 4.5 bits, relative error")
     assert losses[2].nbytes == losses[0].nbytes + losses[1].nbytes
+
+
+@given(seed=st.integers(0, 999), bits=st.sampled_from([4, 8]))
+def test_quantised_weights_are_quantised_to_themselves(seed, bits):
+    weight = torch.randn(8, 64, generator=torch.Generator().manual_seed(seed))
+    once = quantise(weight, bits).dequantise()
+    torch.testing.assert_close(quantise(once, bits).dequantise(), once, atol=1e-6, rtol=1e-3 if bits == 8 else 1e-6)

@@ -21,8 +21,9 @@ from kimi_audio.errors import CheckpointError
 Bits = Literal[4, 8]
 GROUP = 32
 SCALE_SUFFIX = "_scale"
-_CLIPS = torch.linspace(0.7, 1.1, 17).tolist()
-"""Group scales tried, as shares of the one that just holds the largest weight."""
+_CLIPS = [*torch.linspace(0.7, 1.1, 17).tolist(), 8 / 7]
+"""Group scales tried, as shares of the one that just holds the largest weight. With 1 and 8/7 among them, weights that
+were quantised before come out as they went in."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from kimi_audio.audio.decode import load_audio
+from kimi_audio.data.manifest import read_recordings
 from kimi_audio.errors import AudioError
 
 
@@ -29,7 +30,7 @@ class WaveformStore:
         """Decode what is not decoded yet of the manifests' rows, in order, and open the store."""
         folder.mkdir(parents=True, exist_ok=True)
         index, data = folder / "index.jsonl", folder / "samples.i16"
-        rows = [json.loads(line) for path in manifests for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = [row for path in manifests for row in read_recordings(path)]
         done = [json.loads(line) for line in index.read_text().splitlines()] if index.exists() else []
         end = max((row["offset"] + row["length"] for row in done if "offset" in row), default=0)
         with data.open("ab") as samples, index.open("a", encoding="utf-8") as places:

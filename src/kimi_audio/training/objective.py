@@ -14,6 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ class Objective(ABC):
 def groups_by_prefix(
     model: nn.Module, rates: Mapping[str, float], frozen_until: Mapping[str, float] | None = None
 ) -> list[ParameterGroup]:
-    """Group parameters by the longest prefix of their name that is a key of either mapping.
+    """Group parameters by the longest prefix of their name that is a key of either mapping; `*` stands for anything.
 
     Args:
         rates: prefix → learning-rate scale, 1 if not there; 0 freezes the parameters for good.
@@ -81,7 +82,7 @@ def groups_by_prefix(
     starts = frozen_until or {}
     groups: dict[str, list[nn.Parameter]] = {prefix: [] for prefix in ("", *rates, *starts)}
     for name, parameter in model.named_parameters():
-        prefix = max((prefix for prefix in groups if name.startswith(prefix)), key=len)
+        prefix = max((prefix for prefix in groups if fnmatchcase(name, f"{prefix}*")), key=len)
         parameter.requires_grad_(rates.get(prefix, 1.0) > 0)
         groups[prefix].append(parameter)
     for prefix in {*rates, *starts}:

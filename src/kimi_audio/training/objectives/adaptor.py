@@ -5,8 +5,8 @@
 Each 12.5 Hz output of the adaptor is compared (cosine) with the LLM's embeddings of the text tokens and with a learned
 blank, and trained by connectionist temporal classification on the transcript. Afterwards the LLM meets something like
 noisy words, placed where they were said, in the space that it knows. The report trains adaptor, then encoder, with the
-LLM at once; at small size this stage, a fraction of the work, spares most of that. Sounds and emotions are spelt the
-same way: their name is the target.
+LLM at once; at small size this stage, a fraction of the work, spares most of that. A recording with a label (a sound
+event, an emotion) is classified as well: its mean output is compared with the embeddings of all labels' names.
 """
 
 from __future__ import annotations
@@ -69,29 +69,37 @@ class Spelling:
 
 
 class Readout(nn.Module):
-    """Encoder and adaptor, read out against frozen token embeddings (V, D)."""
+    """Encoder and adaptor, read out against frozen embeddings of tokens (V, D) and of labels (C, D)."""
 
-    def __init__(self, encoder: AcousticEncoder, adaptor: Adaptor, embeddings_VD: Tensor) -> None:
+    embeddings: Tensor
+    labels: Tensor
+
+    def __init__(self, encoder: AcousticEncoder, adaptor: Adaptor, embeddings_VD: Tensor, labels_CD: Tensor) -> None:
         super().__init__()
         self.encoder, self.adaptor = encoder, adaptor
         self.register_buffer("embeddings", F.normalize(embeddings_VD, dim=-1), persistent=False)
+        self.register_buffer("labels", F.normalize(labels_CD, dim=-1), persistent=False)
         self.blank = nn.Parameter(F.normalize(embeddings_VD.mean(0), dim=-1))
         self.log_scale = nn.Parameter(torch.tensor(3.0))
 
-    def forward(self, features_BTF: Tensor) -> Tensor:
-        """Log-probabilities of blank and tokens, float32 (B, T, 1 + V)."""
-        z_BTD = F.normalize(self.adaptor(features_BTF), dim=-1)
-        classes = torch.cat([F.normalize(self.blank, dim=0)[None], self.get_buffer("embeddings")])
-        return (z_BTD @ classes.T * self.log_scale.exp()).float().log_softmax(-1)
+    def tokens(self, z_TD: Tensor) -> Tensor:
+        """Log-probabilities of blank and tokens at each of the adaptor's outputs, float32 (T, 1 + V)."""
+        classes = torch.cat([F.normalize(self.blank, dim=0)[None], self.embeddings])
+        return (F.normalize(z_TD, dim=-1) @ classes.T * self.log_scale.exp()).float().log_softmax(-1)
+
+    def label(self, z_TD: Tensor) -> Tensor:
+        """Logits of the labels for the whole of a recording, float32 (C,)."""
+        return (F.normalize(z_TD.mean(0), dim=-1) @ self.labels.T * self.log_scale.exp()).float()
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Log-mels (n_mels, frames), how many 12.5 Hz positions each fills, and CTC targets."""
+    """Log-mels (n_mels, frames), how many 12.5 Hz positions each fills, CTC targets, and label numbers (or None)."""
 
     log_mels: list[Tensor]
     lengths: list[int]
     targets: list[list[int]]
+    labels: list[int | None]
 
 
 class AdaptorObjective(Objective):
@@ -116,15 +124,24 @@ class AdaptorObjective(Objective):
         self.parts, self.store, self.dev, self.augment, self.seed = parts, store, dev or {}, augment, seed
         self.rates, self.frozen_until = rates or {}, frozen_until or {}
         self.budget, self.mask_features = int(batch_seconds * SAMPLE_RATE), mask_features
-        self.spelling = Spelling(parts.tokenizer, [spoken(row) for row in store.rows])
-        embeddings_VD = parts.llm.model.embed_tokens.weight.detach()[self.spelling.ids]
+        self.spelling = Spelling(parts.tokenizer, [row["text"] for row in store.rows if row.get("text")])
+        self.labels = sorted({row["label"] for row in store.rows if row.get("label")})
+        embeddings_VD = parts.llm.model.embed_tokens.weight.detach()
+        names = [embeddings_VD[parts.tokenizer.encode(" " + label)].mean(0) for label in self.labels]
+        labels_CD = torch.stack(names) if names else embeddings_VD[:0]
         self.encoder = parts.acoustic
-        self.model = self.readout = Readout(self.encoder, parts.llm.model.vq_adaptor, embeddings_VD)
+        self.model = self.readout = Readout(
+            self.encoder, parts.llm.model.vq_adaptor, embeddings_VD[self.spelling.ids], labels_CD
+        )
         self.model.requires_grad_(True)
-        self.targets = [self.spelling.encode(spoken(row)) for row in store.rows]
-        self.usable = [n for n, target in enumerate(self.targets) if 0 < _positions(target) <= self._room(n)]
+        self.targets = [self.spelling.encode(row.get("text") or "") for row in store.rows]
+        self.usable = [n for n, row in enumerate(store.rows) if self._teaches(n, row)]
         if not self.usable:
-            raise DataError("no recording has a transcript that fits into its length.")
+            raise DataError("no recording has a label, or a transcript that fits into its length.")
+
+    def _teaches(self, number: int, row: Row) -> bool:
+        """Whether there is a transcript that fits, or a label."""
+        return bool(row.get("label") or self.targets[number]) and _positions(self.targets[number]) <= self._room(number)
 
     def _room(self, number: int) -> float:
         """Positions of a recording, as fast as augmentation may make it."""
@@ -150,28 +167,47 @@ class AdaptorObjective(Objective):
             log_mel = self.encoder.log_mel(torch.from_numpy(samples))
             log_mels.append(spec_augment(log_mel, rng) if self.augment is not None else log_mel)
             lengths.append(num_tokens(len(samples)))
-        return Batch(log_mels, lengths, [self.targets[row] for row in rows])
+        labels = [self.store.rows[row].get("label") for row in rows]
+        numbers = [self.labels.index(label) if label else None for label in labels]
+        return Batch(log_mels, lengths, [self.targets[row] for row in rows], numbers)
 
-    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float]]:
+    def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float | Tensor]]:
         rng = np.random.default_rng(int(torch.randint(2**31, ())))
         features = self.encoder.encode([mel.to(self.device) for mel in batch.log_mels], batch.lengths)
-        features = [hide_spans(feature, self.mask_features, rng) for feature in features]
-        log_probs_BTC = self.readout(nn.utils.rnn.pad_sequence(features, batch_first=True))
-        loss = F.ctc_loss(log_probs_BTC.transpose(0, 1), torch.tensor([c for t in batch.targets for c in t]),
-                          torch.tensor(batch.lengths), torch.tensor([len(t) for t in batch.targets]),
-                          zero_infinity=True)  # fmt: skip
-        return loss, {"tokens": float(sum(batch.lengths))}
+        hidden = torch.cat([hide_spans(feature, self.mask_features, rng) for feature in features])
+        heard = self.readout.adaptor(hidden).split(batch.lengths)
+        losses: dict[str, Tensor] = {}
+        if spoken := [n for n, target in enumerate(batch.targets) if target]:
+            losses["ctc_loss"] = self._ctc([heard[n] for n in spoken], [batch.targets[n] for n in spoken])
+        if labelled := [(z_TD, label) for z_TD, label in zip(heard, batch.labels, strict=True) if label is not None]:
+            logits_BC = torch.stack([self.readout.label(z_TD) for z_TD, _ in labelled])
+            losses["label_loss"] = F.cross_entropy(logits_BC, logits_BC.new_tensor([n for _, n in labelled]).long())
+        total = torch.stack(list(losses.values())).sum()
+        return total, {"tokens": float(sum(batch.lengths)), **{name: loss.detach() for name, loss in losses.items()}}
+
+    def _ctc(self, heard: Sequence[Tensor], targets: Sequence[Sequence[int]]) -> Tensor:
+        log_probs_TBC = nn.utils.rnn.pad_sequence([self.readout.tokens(z_TD) for z_TD in heard])
+        lengths, sizes = torch.tensor([len(z_TD) for z_TD in heard]), torch.tensor([len(target) for target in targets])
+        classes = torch.tensor([c for target in targets for c in target])
+        return F.ctc_loss(log_probs_TBC, classes, lengths, sizes, zero_infinity=True)
 
     def evaluate(self) -> dict[str, float]:
-        """Word error rate of CTC's best path."""
-        return {f"wer_{name}": self._word_errors(store) for name, store in self.dev.items()}
+        """Word error rate of CTC's best path, and accuracy of the labels."""
+        metrics = {}
+        for name, store in self.dev.items():
+            heard = [self._heard(store.samples(row)) for row in range(len(store))]
+            if spoken := [(row["text"], z_TD) for row, z_TD in zip(store.rows, heard, strict=True) if row.get("text")]:
+                paths = [self.readout.tokens(z_TD).argmax(-1).tolist() for _, z_TD in spoken]
+                said = [self.spelling.decode(path) for path in paths]
+                metrics[f"wer_{name}"] = float(jiwer.wer([text for text, _ in spoken], said))
+            if known := [(row["label"], z_TD) for row, z_TD in zip(store.rows, heard, strict=True) if row.get("label")]:
+                right = [self.labels[int(self.readout.label(z_TD).argmax())] == label for label, z_TD in known]
+                metrics[f"accuracy_{name}"] = float(np.mean(right))
+        return metrics
 
-    def _word_errors(self, store: WaveformStore) -> float:
-        paths = []
-        for row in range(len(store)):
-            features_TF = self.encoder.encode_segment(torch.from_numpy(store.samples(row)).to(self.device))
-            paths.append(self.readout(features_TF[None])[0].argmax(-1).tolist())
-        return float(jiwer.wer([spoken(row) for row in store.rows], [self.spelling.decode(path) for path in paths]))
+    def _heard(self, samples: np.ndarray) -> Tensor:
+        """The adaptor's outputs (T, D)."""
+        return self.readout.adaptor(self.encoder.encode_segment(torch.from_numpy(samples).to(self.device)))
 
     def save(self, folder: Path) -> None:
         """Write the model.
@@ -191,8 +227,3 @@ class AdaptorObjective(Objective):
 def _positions(target: Sequence[int]) -> int:
     """Least number of positions that CTC needs for a target: equal neighbours want a blank between them."""
     return len(target) + sum(a == b for a, b in pairwise(target))
-
-
-def spoken(row: Row) -> str:
-    """What a recording should spell: the transcript, then the name of the sound or emotion if it has one."""
-    return " ".join(part for part in (row.get("text"), row.get("label")) if part)

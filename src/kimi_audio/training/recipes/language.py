@@ -56,7 +56,8 @@ class LanguageRecipe:
         capacity: positions in a row of packed documents, one row a batch.
         compile: fuse the layers with `torch.compile`: a quarter faster on a CPU, which then needs a C++ compiler.
         train_encoder: train the acoustic encoder along: sounds are then decoded, augmented and encoded anew each time.
-        rates: parameter-name prefix (`llm.model.vq_adaptor`, `encoder`, ...) → learning-rate scale; 0 freezes.
+        rates: parameter-name prefix (`llm.model.vq_adaptor`, `encoder`, ...) → learning-rate scale; 0 freezes. A `*`
+            in a prefix stands for anything.
         frozen_until: prefix → fraction of the run after which those parameters start to learn.
     """
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kimi_audio.checkpoint.layout import load_parts, save_parts
-from kimi_audio.data.manifest import read_recordings
 from kimi_audio.data.waveforms import WaveformStore
 from kimi_audio.training.objectives.adaptor import AdaptorObjective
 from kimi_audio.training.objectives.semantic_tokenizer import SemanticTokenizerObjective, TokenizerTraining
@@ -61,7 +60,7 @@ class AdaptorRecipe:
 
     Attributes:
         recordings: manifests with `text`, `label` or both, decoded once into `cache`; one named twice counts double.
-        dev: name → manifest for word error rates.
+        dev: name → manifest for word error rates and accuracies.
         rates: parameter-name prefix (`encoder`, `adaptor`) → learning-rate scale; 0 freezes.
         frozen_until: prefix → fraction of the run after which those parameters start to learn.
         mask_features: share of the features that are hidden.
@@ -95,6 +94,4 @@ class AdaptorRecipe:
 
 def _store(manifests: list[Path], cache: Path) -> WaveformStore:
     """The decoded recordings of manifests, kept in a folder of `cache` that bears their names."""
-    for manifest in manifests:
-        read_recordings(manifest)  # complains, with line and field, about what it cannot use
     return WaveformStore.build(manifests, cache / "waveforms" / "+".join(path.stem for path in manifests))
