@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kimi_audio.llm.cache import KVCache
+from kimi_audio.kv_cache import KVCache
 from kimi_audio.llm.config import KimiAudioConfig
 
 

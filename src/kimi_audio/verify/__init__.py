@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from kimi_audio.errors import CheckpointError
-from kimi_audio.verify import generation, listening, llm, training
+from kimi_audio.verify import generation, listening, llm, speaking, training
 from kimi_audio.verify.case import Case, Check, Results
 
 KINDS: dict[str, tuple[Callable[[Case], bool], Callable[[Case], Results]]] = {
@@ -21,6 +21,9 @@ KINDS: dict[str, tuple[Callable[[Case], bool], Callable[[Case], Results]]] = {
     "sft_labels": (lambda case: "codes_with_offset" in case.config, training.sft_labels),
     "sampler": (lambda case: {"logits", "recent"} <= case.inputs.keys(), generation.sampler),
     "vq_tokenizer": (lambda case: "quantize_vocab_size" in case.config, listening.vq_tokenizer),
+    "detokenizer_e2e": (lambda case: {"detokenizer", "vocoder"} <= case.config.keys(), speaking.detokenizer_e2e),
+    "bigvgan": (lambda case: "upsample_rates" in case.config, speaking.bigvgan),
+    "dit": (lambda case: "dit" in case.config.get("model", {}), speaking.dit),
     "whisper_features": (lambda case: "encoder_layers" in case.config, listening.whisper_features),
     "llm_decode": (lambda case: "step_audio_ids" in case.inputs, llm.decode),
     "llm_prefill": (lambda case: "kimia_mimo_layers" in case.config and "audio_ids" in case.inputs, llm.prefill),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from kimi_audio.llm.cache import KVCache
+from kimi_audio.kv_cache import KVCache
 from kimi_audio.llm.config import KimiAudioConfig
 from kimi_audio.llm.model import AudioLLM
 from kimi_audio.verify.case import Case, Results

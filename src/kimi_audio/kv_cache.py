@@ -1,4 +1,4 @@
-"""Key/value cache of the decoder, preallocated and grown by doubling."""
+"""Key/value cache of a transformer, preallocated and grown by doubling."""
 
 import torch
 from torch import Tensor
@@ -45,6 +45,13 @@ class KVCache:
 
     def advance(self, positions: int) -> None:
         self.length += positions
+
+    def keep_last(self, positions: int) -> None:
+        """Forget all but the newest `positions`."""
+        if (surplus := self.length - positions) > 0:
+            for tensor in (self._k, self._v):
+                tensor[:, :, :, :positions] = tensor[:, :, :, surplus : self.length].clone()
+            self.length = positions
 
     def layer(self, index: int) -> tuple[Tensor, Tensor]:
         """Keys and values of one layer up to the current length."""

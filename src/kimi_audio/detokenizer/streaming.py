@@ -1,0 +1,187 @@
+"""Codes to sound, chunk by chunk, as they are made (SPEC §7).
+
+    stream = Detokenizer(flow, vocoder).stream()
+    for codes in pieces:
+        play(stream.push(codes))                            # float32 (L,), 24 kHz; may be empty
+    play(stream.flush())                                    # what is left; the stream is as new afterwards
+
+A chunk is generated together with the first codes of the next one (look-ahead), which are then thrown away and
+generated again with their own chunk. Its finished frames are run through the flow once more to be remembered, the
+newest `remembered_frames` of them. Chunks overlap in the vocoder by half a chunk and are cross-faded (`Stitcher`).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from kimi_audio.detokenizer.flow import CACHE_TIME, FlowTransformer, Schedule, euler, solve, whole_time
+from kimi_audio.detokenizer.vocoder import BigVGAN
+
+FRAMES_PER_CODE = 4
+
+Noise = Callable[[int, int], Tensor]
+"""(frames, mel bins) → standard normal numbers, float32."""
+
+
+class Stateful(Protocol):
+    """The one contract of everything that streams: pieces in, pieces out, nothing left behind after `flush`."""
+
+    def reset(self) -> None: ...
+
+    def push(self, piece: Sequence[int]) -> Tensor: ...
+
+    def flush(self) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """How speech is cut up.
+
+    Attributes:
+        chunk_codes: codes of a chunk; 30 are 2.4 s.
+        look_ahead_codes: codes that a chunk sees of the next one.
+        remembered_frames: how far back a chunk sees, in mel frames of 20 ms.
+        positions: when two more chunks might not fit below this position, all is forgotten.
+        schedule: the solver's steps.
+    """
+
+    chunk_codes: int = 30
+    look_ahead_codes: int = 12
+    remembered_frames: int = 900
+    positions: int = 4096
+    schedule: Schedule = field(default_factory=lambda: euler(29))
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.look_ahead_codes < self.chunk_codes:
+            raise ValueError(f"look_ahead_codes is {self.look_ahead_codes}; 0 to {self.chunk_codes - 1} are possible")
+
+
+class MelStream:
+    """Chunks of codes to mels; remembers the frames that were made, and the codes that were only looked at."""
+
+    def __init__(self, flow: FlowTransformer, config: StreamConfig, noise: Noise = torch.randn) -> None:
+        self.flow, self.config, self.noise = flow, config, noise
+        self.reset()
+
+    def reset(self) -> None:
+        self._looked_at: list[int] = []
+        self._forget()
+
+    def _forget(self) -> None:
+        self._cache, self._start = self.flow.new_cache(), 0
+
+    def chunk(self, codes: Sequence[int], final: bool = False) -> Tensor:
+        """Mels (T, M) of the codes last looked at and of these, less the new look-ahead unless `final`."""
+        flow, weight = self.flow, self.flow.input_linear.weight
+        codes = [*self._looked_at, *codes]
+        kept = len(codes) if final else max(0, len(codes) - self.config.look_ahead_codes)
+        self._looked_at = codes[kept:]
+        codes_1N = torch.tensor(codes, device=weight.device)[None]
+        noise_1TM = self.noise(FRAMES_PER_CODE * len(codes), flow.config.input_size)[None].to(weight)
+        mel_1TM = solve(flow, noise_1TM, codes_1N, self.config.schedule, start=self._start, cache=self._cache)
+        mel_1TM = mel_1TM[:, : FRAMES_PER_CODE * kept]
+        if not final:
+            self._remember(mel_1TM, codes_1N[:, :kept])
+        return mel_1TM[0] * flow.config.mel_std + flow.config.mel_mean
+
+    @torch.inference_mode()
+    def _remember(self, mel_1TM: Tensor, codes_1N: Tensor) -> None:
+        """Keep keys and values of finished frames; without look-ahead, officially those of the last solver step."""
+        if self.config.look_ahead_codes:
+            time_1 = whole_time(torch.tensor(CACHE_TIME), 1).to(mel_1TM.device)
+            self.flow(mel_1TM, codes_1N, time_1, start=self._start, cache=self._cache)
+        frames = mel_1TM.shape[1]
+        self._cache.advance(frames)
+        self._cache.keep_last(self.config.remembered_frames)
+        self._start += frames
+        if self._start + 2 * frames > self.config.positions:
+            self._forget()
+
+
+class Stitcher:
+    """Mels of chunks to one sound, as the official code joins them.
+
+    Half of each chunk waits for the next one: it is made again together with it, and the two versions are cross-faded.
+    Quirks, reproduced: the fade is a Hamming window, whose ends are 0.08, and the last chunk is not faded in.
+    """
+
+    def __init__(self, vocoder: BigVGAN) -> None:
+        self.vocoder = vocoder
+        self.reset()
+
+    def reset(self) -> None:
+        self._mel_TM: Tensor | None = None
+        self._samples_L = torch.zeros(0)
+
+    @torch.inference_mode()
+    def chunk(self, mel_TM: Tensor, final: bool = False) -> Tensor:
+        """Samples (L,) that are certain now."""
+        waiting_TM = self._mel_TM
+        made_L = self.vocoder((mel_TM if waiting_TM is None else torch.cat([waiting_TM, mel_TM]))[None])[0]
+        if final:
+            self.reset()
+            return made_L.float()
+        if waiting_TM is None:
+            done = made_L.shape[0] // 2
+        else:
+            done = 2 * self._samples_L.shape[0]
+            if made_L.shape[0] <= done:
+                done = made_L.shape[0] // 2
+            half = done // 2
+            window = torch.hamming_window(done, device=made_L.device, dtype=made_L.dtype)
+            made_L[:half] = self._samples_L[:half] * window[-half:] + made_L[:half] * window[:half]
+        self._samples_L = made_L[done:]
+        self._mel_TM = mel_TM[-(self._samples_L.shape[0] // self.vocoder.config.hop_size) :]
+        return made_L[:done].float()
+
+
+class SpeechStream:
+    """One speaker's mouth: codes in, samples out. Many can share a `Detokenizer`."""
+
+    def __init__(self, mels: MelStream, stitcher: Stitcher, chunk_codes: int) -> None:
+        self._mels, self._stitcher, self._chunk_codes = mels, stitcher, chunk_codes
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self._codes: list[int] = []
+        self._mels.reset()
+        self._stitcher.reset()
+
+    def push(self, piece: Sequence[int]) -> Tensor:
+        """Samples (L,) float32 that these codes make certain; a full chunk waits until a code follows it."""
+        self._codes += piece
+        parts = [torch.zeros(0)]
+        while len(self._codes) > self._chunk_codes:
+            chunk, self._codes = self._codes[: self._chunk_codes], self._codes[self._chunk_codes :]
+            parts.append(self._stitcher.chunk(self._mels.chunk(chunk)).cpu())
+        return torch.cat(parts)
+
+    def flush(self) -> Tensor:
+        """The rest; without any code, silence of length 0."""
+        if not self._codes:
+            return torch.zeros(0)
+        samples_L = self._stitcher.chunk(self._mels.chunk(self._codes, final=True), final=True)
+        self.reset()
+        return samples_L.cpu()
+
+
+@dataclass(frozen=True)
+class Detokenizer:
+    """Flow and vocoder. `detokenizer(codes)` is the whole sound at once: the stream, joined."""
+
+    flow: FlowTransformer
+    vocoder: BigVGAN
+    config: StreamConfig = StreamConfig()
+
+    def stream(self, noise: Noise = torch.randn) -> SpeechStream:
+        """A new stream; `noise` decides the chance in it."""
+        return SpeechStream(MelStream(self.flow, self.config, noise), Stitcher(self.vocoder), self.config.chunk_codes)
+
+    def __call__(self, codes: Sequence[int], noise: Noise = torch.randn) -> Tensor:
+        """Samples (L,), 24 kHz float32."""
+        stream = self.stream(noise)
+        return torch.cat([stream.push(codes), stream.flush()])

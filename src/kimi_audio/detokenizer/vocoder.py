@@ -1,0 +1,200 @@
+"""BigVGAN: log-mels in, 24 kHz samples out (SPEC §7).
+
+    vocoder = BigVGAN(VocoderConfig.from_dict(config))
+    vocoder.load_state_dict(folded(official_state))
+    samples_BL = vocoder(log_mel_BTM)                       # L = hop_size · T
+
+The convolutions of official checkpoints are weight-normed (`weight_g`, `weight_v`). Here they hold the product, which
+is what inference needs; `folded` and `unfolded` convert, exactly. Other names are the official ones.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+TAPS = 12
+"""Length of the anti-aliasing filters."""
+
+FIXED = {"resblock": "1", "activation": "snakebeta", "snake_logscale": True}
+"""The one kind of generator that is known, in the words of the official `config.json`."""
+
+
+@dataclass(frozen=True)
+class VocoderConfig:
+    """The fields of the vocoder's `config.json` that shape the generator and its mels."""
+
+    upsample_rates: tuple[int, ...]
+    upsample_kernel_sizes: tuple[int, ...]
+    upsample_initial_channel: int
+    resblock_kernel_sizes: tuple[int, ...]
+    resblock_dilation_sizes: tuple[tuple[int, ...], ...]
+    num_mels: int = 80
+    n_fft: int = 1024
+    hop_size: int = 480
+    win_size: int = 1024
+    sampling_rate: int = 24000
+    fmin: float = 0.0
+    fmax: float | None = None
+    use_tanh_at_final: bool = True
+    use_bias_at_final: bool = True
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> "VocoderConfig":
+        """Take the known fields. Raises ValueError for another kind of residual block or activation."""
+        for name, accepted in FIXED.items():
+            if config.get(name, accepted) != accepted:
+                raise ValueError(f"{name} is {config[name]!r}; accepted is {accepted!r}")
+        known = {field.name: config[field.name] for field in fields(cls) if field.name in config}
+        return cls(**{name: _tuples(value) for name, value in known.items()})
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**FIXED, **asdict(self)}
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+@lru_cache(maxsize=1)
+def low_pass() -> Tensor:
+    """The filter of both resamplings: a Kaiser-windowed sinc that cuts at half the lower rate, (1, 1, TAPS)."""
+    half_width, cutoff = 0.3, 0.25
+    attenuation = 2.285 * (TAPS // 2 - 1) * torch.pi * 4 * half_width + 7.95
+    beta = 0.5842 * (attenuation - 21) ** 0.4 + 0.07886 * (attenuation - 21)
+    time = torch.arange(TAPS) - TAPS // 2 + 0.5
+    taps = torch.kaiser_window(TAPS, periodic=False, beta=beta) * torch.sinc(2 * cutoff * time)
+    return (taps / taps.sum()).view(1, 1, TAPS)
+
+
+class Snake(nn.Module):
+    """x + sin²(α x) / β, with α and β in log scale, one of each a channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.alpha, self.beta = nn.Parameter(torch.zeros(channels)), nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x_BCT: Tensor) -> Tensor:
+        alpha, beta = self.alpha.exp()[:, None], self.beta.exp()[:, None] + 1e-9
+        return x_BCT + (x_BCT * alpha).sin().square() / beta
+
+
+class Filter(nn.Module):
+    """A filter as checkpoints keep it."""
+
+    filter: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("filter", low_pass().clone())
+
+
+class Downsample(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lowpass = Filter()
+
+
+class AntiAliasedSnake(nn.Module):
+    """A snake at twice the sample rate, with a low-pass before and after.
+
+    The samples at the double rate are never interleaved: even and odd ones are two rows, so that each resampling is one
+    small convolution over frames (polyphase), with the same sums as the official transposed convolution.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.act, self.upsample, self.downsample = Snake(channels), Filter(), Downsample()
+
+    def forward(self, x_BCT: Tensor) -> Tensor:
+        batch, channels, frames = x_BCT.shape
+        rows_N1T = F.pad(x_BCT.reshape(-1, 1, frames), (3, 3), mode="replicate")
+        phases_N2T = F.conv1d(rows_N1T, self._up())
+        shaped = self.act(phases_N2T.view(batch, channels, -1)).view_as(phases_N2T)
+        first, last = shaped[:, :1, :1].expand(-1, 2, 3), shaped[:, 1:, -1:].expand(-1, 2, 3)
+        return F.conv1d(torch.cat([first, shaped, last], -1), self._down()).view(batch, channels, frames)
+
+    def _up(self) -> Tensor:
+        """(2, 1, 7): even samples reach frames t − 3 … t + 2, odd ones t − 2 … t + 3."""
+        taps = 2 * self.upsample.filter.view(-1).flip(0)
+        return torch.stack([F.pad(taps[::2], (0, 1)), F.pad(taps[1::2], (1, 0))])[:, None]
+
+    def _down(self) -> Tensor:
+        """(1, 2, 7): the taps that meet even samples, and those that meet odd ones."""
+        taps = self.downsample.lowpass.filter.view(-1)
+        return torch.stack([F.pad(taps[1::2], (1, 0)), F.pad(taps[::2], (0, 1))])[None]
+
+
+class ResidualBlock(nn.Module):
+    """Three times: snake, dilated convolution, snake, convolution, added to the input."""
+
+    def __init__(self, channels: int, kernel: int, dilations: tuple[int, ...]) -> None:
+        super().__init__()
+
+        def convolution(dilation: int) -> nn.Conv1d:
+            return nn.Conv1d(channels, channels, kernel, dilation=dilation, padding=(kernel - 1) * dilation // 2)
+
+        self.convs1 = nn.ModuleList(convolution(dilation) for dilation in dilations)
+        self.convs2 = nn.ModuleList(convolution(1) for _ in dilations)
+        self.activations = nn.ModuleList(AntiAliasedSnake(channels) for _ in range(2 * len(dilations)))
+
+    def forward(self, x_BCT: Tensor) -> Tensor:
+        snakes = zip(self.activations[::2], self.activations[1::2], strict=True)
+        for (first, second), dilated, plain in zip(snakes, self.convs1, self.convs2, strict=True):
+            x_BCT = x_BCT + plain(second(dilated(first(x_BCT))))
+        return x_BCT
+
+
+class BigVGAN(nn.Module):
+    """The generator."""
+
+    def __init__(self, config: VocoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        channels = config.upsample_initial_channel
+        self.conv_pre = nn.Conv1d(config.num_mels, channels, 7, padding=3)
+        self.ups, self.resblocks = nn.ModuleList(), nn.ModuleList()
+        for rate, kernel in zip(config.upsample_rates, config.upsample_kernel_sizes, strict=True):
+            upsample = nn.ConvTranspose1d(channels, channels // 2, kernel, rate, padding=(kernel - rate) // 2)
+            self.ups.append(nn.ModuleList([upsample]))
+            channels //= 2
+            for size, dilations in zip(config.resblock_kernel_sizes, config.resblock_dilation_sizes, strict=True):
+                self.resblocks.append(ResidualBlock(channels, size, dilations))
+        self.activation_post = AntiAliasedSnake(channels)
+        self.conv_post = nn.Conv1d(channels, 1, 7, padding=3, bias=config.use_bias_at_final)
+
+    def forward(self, log_mel_BTM: Tensor) -> Tensor:
+        """Samples (B, hop_size · T), within ±1, of natural-log mels (B, T, num_mels)."""
+        x_BCT, width = self.conv_pre(log_mel_BTM.transpose(1, 2)), len(self.config.resblock_kernel_sizes)
+        for level, (upsample,) in enumerate(self.ups):
+            x_BCT = upsample(x_BCT)
+            blocks = self.resblocks[level * width : (level + 1) * width]
+            x_BCT = torch.stack([block(x_BCT) for block in blocks]).sum(0) / width
+        samples_BL = self.conv_post(self.activation_post(x_BCT))[:, 0]
+        return samples_BL.tanh() if self.config.use_tanh_at_final else samples_BL.clamp(-1.0, 1.0)
+
+
+def folded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """An official generator state with weight norm multiplied out: `weight_g`, `weight_v` → `weight`."""
+    plain = {name: tensor for name, tensor in state.items() if not name.endswith((".weight_g", ".weight_v"))}
+    for name, direction in state.items():
+        if name.endswith(".weight_v"):
+            norm = direction.flatten(1).norm(dim=1).view(-1, 1, 1)
+            plain[name.removesuffix("_v")] = direction * (state[name.removesuffix("_v") + "_g"] / norm)
+    return plain
+
+
+def unfolded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state in official names: convolutions' `weight` → its norm `weight_g` and itself as `weight_v`."""
+    official: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if name.endswith(".weight"):
+            official[name + "_g"] = tensor.flatten(1).norm(dim=1).view(-1, 1, 1)
+            official[name + "_v"] = tensor
+        else:
+            official[name] = tensor
+    return official

@@ -1,0 +1,58 @@
+"""The vocoder: the polyphase snake is the plain one, weight norm folds and unfolds. Figures: the golden cases."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from detokenizer.small import VOCODER, make_vocoder
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kimi_audio.detokenizer.vocoder import AntiAliasedSnake, VocoderConfig, folded, unfolded
+
+
+def plain_snake(snake: AntiAliasedSnake, x_BCT: torch.Tensor) -> torch.Tensor:
+    """As BigVGAN's paper has it: zeros between the samples, low-pass, snake, low-pass, every second sample."""
+    channels = x_BCT.shape[1]
+    up = snake.upsample.filter.expand(channels, -1, -1)
+    down = snake.downsample.lowpass.filter.expand(channels, -1, -1)
+    doubled = 2 * F.conv_transpose1d(F.pad(x_BCT, (5, 5), mode="replicate"), up, stride=2, groups=channels)[..., 15:-15]
+    return F.conv1d(F.pad(snake.act(doubled), (5, 6), mode="replicate"), down, stride=2, groups=channels)
+
+
+@given(batch=st.integers(1, 2), channels=st.integers(1, 4), frames=st.integers(1, 40), seed=st.integers(0, 99))
+def test_polyphase_snake_is_the_plain_one(batch, channels, frames, seed):
+    torch.manual_seed(seed)
+    snake = AntiAliasedSnake(channels)
+    snake.act.alpha.data.normal_()
+    snake.act.beta.data.normal_()
+    snake.upsample.filter.normal_()  # no symmetry to hide behind
+    snake.downsample.lowpass.filter.normal_()
+    x_BCT = torch.randn(batch, channels, frames)
+    torch.testing.assert_close(snake(x_BCT), plain_snake(snake, x_BCT), atol=1e-4, rtol=1e-4)
+
+
+def test_a_hop_of_samples_for_every_frame():
+    with torch.inference_mode():
+        samples_BL = make_vocoder()(torch.randn(2, 11, 8))
+    assert samples_BL.shape == (2, 11 * VOCODER.hop_size)
+    assert samples_BL.abs().max() <= 1
+
+
+def test_weight_norm_folds_and_unfolds():
+    convolution = torch.nn.utils.parametrizations.weight_norm(torch.nn.Conv1d(3, 5, 7))
+    convolution.parametrizations.weight.original0.data.uniform_(0.5, 2)
+    official = {
+        "c.weight_g": convolution.parametrizations.weight.original0,
+        "c.weight_v": convolution.parametrizations.weight.original1,
+        "c.bias": convolution.bias,
+    }
+    plain = folded(official)
+    assert plain.keys() == {"c.weight", "c.bias"}
+    torch.testing.assert_close(plain["c.weight"], convolution.weight)
+    torch.testing.assert_close(folded(unfolded(plain))["c.weight"], plain["c.weight"])
+
+
+def test_configuration_comes_back_and_unknown_kinds_are_named():
+    assert VocoderConfig.from_dict(VOCODER.to_dict()) == VOCODER
+    with pytest.raises(ValueError, match="activation is 'snake'; accepted is 'snakebeta'"):
+        VocoderConfig.from_dict(VOCODER.to_dict() | {"activation": "snake"})
