@@ -133,6 +133,9 @@ def test_encoder_and_adaptor(folder):
 
 def test_the_adaptor_alone(folder):
     (folder / "adaptor.yaml").write_text(ADAPTOR.replace("frozen_until: {encoder: 0.5}", "rates: {encoder: 0}"))
+    with pytest.raises(ConfigError, match="augment is for an encoder in training"):
+        read_recipe(folder / "adaptor.yaml").build()
+    (folder / "adaptor.yaml").write_text((folder / "adaptor.yaml").read_text().replace("augment: {}\n", ""))
     assert run_recipe(folder / "adaptor.yaml").finished
     before, after = (load_parts(folder / name) for name in ("init", "runs/a/model"))
     assert changes(before.llm, after.llm) and not changes(before.acoustic.encoder, after.acoustic.encoder)

@@ -12,7 +12,7 @@ event, an emotion) is classified as well: its mean output is compared with the e
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -31,6 +31,7 @@ from kimi_audio.data.augment import Augmenter, rng_of, spec_augment
 from kimi_audio.data.waveforms import WaveformStore
 from kimi_audio.errors import DataError
 from kimi_audio.llm.model import Adaptor
+from kimi_audio.prompt import Heard
 from kimi_audio.text import QWEN_SPLIT, TextTokenizer
 from kimi_audio.tokenizer.acoustic import SEGMENT_SAMPLES, AcousticEncoder, num_tokens
 from kimi_audio.training.length_batches import length_batches
@@ -94,9 +95,9 @@ class Readout(nn.Module):
 
 @dataclass(frozen=True)
 class Batch:
-    """Log-mels (n_mels, frames), how many 12.5 Hz positions each fills, CTC targets, and label numbers (or None)."""
+    """Log-mels (n_mels, frames) or features (T, F), T of each, CTC targets, and label numbers (or None)."""
 
-    log_mels: list[Tensor]
+    sounds: list[Tensor]
     lengths: list[int]
     targets: list[list[int]]
     labels: list[int | None]
@@ -109,6 +110,7 @@ class AdaptorObjective(Objective):
         parts: the model; `save` writes it.
         store: recordings (rows with `text`, `label` or both).
         dev: name → recordings for `evaluate`.
+        heard: `audio` of a row → its features, for an encoder that is not trained; it is then not asked again.
         augment: changes each sound anew each time it is met; SpecAugment comes on top.
         rates, frozen_until: by parameter-name prefix (`encoder`, `adaptor`), see `groups_by_prefix`.
         batch_seconds: sound in a batch, padding included.
@@ -116,12 +118,13 @@ class AdaptorObjective(Objective):
     """
 
     def __init__(self, parts: ModelParts, store: WaveformStore, *, dev: Mapping[str, WaveformStore] | None = None,
-                 augment: Augmenter | None = None, rates: Mapping[str, float] | None = None,
-                 frozen_until: Mapping[str, float] | None = None, batch_seconds: float = 60.0,
-                 mask_features: float = 0.1, seed: int = 0) -> None:
+                 heard: Callable[[str], Heard] | None = None, augment: Augmenter | None = None,
+                 rates: Mapping[str, float] | None = None, frozen_until: Mapping[str, float] | None = None,
+                 batch_seconds: float = 60.0, mask_features: float = 0.1, seed: int = 0) -> None:
         if parts.acoustic is None:
             raise DataError("the model has no acoustic encoder, and so no adaptor to train.")
-        self.parts, self.store, self.dev, self.augment, self.seed = parts, store, dev or {}, augment, seed
+        self.parts, self.store, self.dev, self.heard = parts, store, dev or {}, heard
+        self.augment, self.seed = augment, seed
         self.rates, self.frozen_until = rates or {}, frozen_until or {}
         self.budget, self.mask_features = int(batch_seconds * SAMPLE_RATE), mask_features
         self.spelling = Spelling(parts.tokenizer, [row["text"] for row in store.rows if row.get("text")])
@@ -159,21 +162,34 @@ class AdaptorObjective(Objective):
             yield self._batch([self.usable[row] for row in rows], number)
 
     def _batch(self, rows: list[int], number: int) -> Batch:
-        log_mels, lengths = [], []
+        sounds, lengths = [], []
         for row in rows:
-            samples, rng = self.store.samples(row), rng_of(self.seed, number, row)
-            if self.augment is not None:
-                samples = self.augment(samples, rng)[:SEGMENT_SAMPLES]
-            log_mel = self.encoder.log_mel(torch.from_numpy(samples))
-            log_mels.append(spec_augment(log_mel, rng) if self.augment is not None else log_mel)
-            lengths.append(num_tokens(len(samples)))
+            sound, length = self._remembered(row) if self.heard else self._log_mel(row, rng_of(self.seed, number, row))
+            sounds.append(sound)
+            lengths.append(length)
         labels = [self.store.rows[row].get("label") for row in rows]
         numbers = [self.labels.index(label) if label else None for label in labels]
-        return Batch(log_mels, lengths, [self.targets[row] for row in rows], numbers)
+        return Batch(sounds, lengths, [self.targets[row] for row in rows], numbers)
+
+    def _remembered(self, row: int) -> tuple[Tensor, int]:
+        """Features of a recording, and how many."""
+        assert self.heard is not None
+        features_1TF = self.heard(self.store.rows[row]["audio"]).features
+        assert features_1TF is not None, "the model has an acoustic encoder"
+        return features_1TF[0], features_1TF.shape[1]
+
+    def _log_mel(self, row: int, rng: np.random.Generator) -> tuple[Tensor, int]:
+        """Log-mel of a recording, changed at random if that is wanted, and how many features it will have."""
+        samples = self.store.samples(row)
+        if self.augment is None:
+            return self.encoder.log_mel(torch.from_numpy(samples)), num_tokens(len(samples))
+        samples = self.augment(samples, rng)[:SEGMENT_SAMPLES]
+        return spec_augment(self.encoder.log_mel(torch.from_numpy(samples)), rng), num_tokens(len(samples))
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float | Tensor]]:
         rng = np.random.default_rng(int(torch.randint(2**31, ())))
-        features = self.encoder.encode([mel.to(self.device) for mel in batch.log_mels], batch.lengths)
+        sounds = [sound.to(self.device) for sound in batch.sounds]
+        features = sounds if self.heard else self.encoder.encode(sounds, batch.lengths)
         hidden = torch.cat([hide_spans(feature, self.mask_features, rng) for feature in features])
         heard = self.readout.adaptor(hidden).split(batch.lengths)
         losses: dict[str, Tensor] = {}
@@ -195,7 +211,7 @@ class AdaptorObjective(Objective):
         """Word error rate of CTC's best path, and accuracy of the labels."""
         metrics = {}
         for name, store in self.dev.items():
-            heard = [self._heard(store.samples(row)) for row in range(len(store))]
+            heard = [self._hear(store.samples(row)) for row in range(len(store))]
             if spoken := [(row["text"], z_TD) for row, z_TD in zip(store.rows, heard, strict=True) if row.get("text")]:
                 paths = [self.readout.tokens(z_TD).argmax(-1).tolist() for _, z_TD in spoken]
                 said = [self.spelling.decode(path) for path in paths]
@@ -205,7 +221,7 @@ class AdaptorObjective(Objective):
                 metrics[f"accuracy_{name}"] = float(np.mean(right))
         return metrics
 
-    def _heard(self, samples: np.ndarray) -> Tensor:
+    def _hear(self, samples: np.ndarray) -> Tensor:
         """The adaptor's outputs (T, D)."""
         return self.readout.adaptor(self.encoder.encode_segment(torch.from_numpy(samples).to(self.device)))
 

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from kimi_audio.checkpoint.layout import load_parts, save_parts
 from kimi_audio.data.waveforms import WaveformStore
+from kimi_audio.errors import ConfigError
 from kimi_audio.training.objectives.adaptor import AdaptorObjective
 from kimi_audio.training.objectives.semantic_tokenizer import SemanticTokenizerObjective, TokenizerTraining
-from kimi_audio.training.recipes.ears import AugmentRecipe
+from kimi_audio.training.recipes.ears import AugmentRecipe, CachedEars
 from kimi_audio.training.trainer import TrainConfig
 from kimi_audio.training.whisper_decoder import WhisperText
 
@@ -61,7 +62,9 @@ class AdaptorRecipe:
     Attributes:
         recordings: manifests with `text`, `label` or both, decoded once into `cache`; one named twice counts double.
         dev: name → manifest for word error rates and accuracies.
-        rates: parameter-name prefix (`encoder`, `adaptor`) → learning-rate scale; 0 freezes.
+        augment: for an encoder that is trained along.
+        rates: parameter-name prefix (`encoder`, `adaptor`) → learning-rate scale; 0 freezes. With `encoder: 0` it hears
+            every recording once, clean, and the features are cached.
         frozen_until: prefix → fraction of the run after which those parameters start to learn.
         mask_features: share of the features that are hidden.
     """
@@ -79,9 +82,17 @@ class AdaptorRecipe:
     batch_seconds: float = 60.0
 
     def build(self) -> AdaptorObjective:
+        parts, store, heard = load_parts(self.model), _store(self.recordings, self.cache), None
+        if self.rates.get("encoder") == 0:
+            if self.augment:
+                raise ConfigError("augment is for an encoder in training; with `encoder: 0` sounds are heard clean.")
+            ears = CachedEars(self.model, parts, self.cache, None, self.train.seed, self.train.autocast_bf16)
+            ears.hear([row["audio"] for row in store.rows], variants=0)
+            heard = ears.heard
         return AdaptorObjective(
-            load_parts(self.model),
-            _store(self.recordings, self.cache),
+            parts,
+            store,
+            heard=heard,
             dev={name: _store([path], self.cache) for name, path in self.dev.items()},
             augment=self.augment.augmenter() if self.augment else None,
             rates=self.rates,
