@@ -130,6 +130,12 @@ def test_silence_has_no_words(model: KimiAudio) -> None:
     assert transcript.rtf > 0
 
 
+def test_progress_is_told_block_by_block(model: KimiAudio) -> None:
+    told: list[float] = []
+    model.transcribe(np.zeros(25 * RATE, np.float32), report=told.append)
+    assert told == [10.0, 20.0, 25.0]
+
+
 def test_long_recordings_are_transcribed_passage_by_passage(model: KimiAudio) -> None:
     pause = np.zeros(3 * RATE, np.float32)
     recording = np.concatenate([pause, SPEECH, pause, SPEECH * 0.3, pause, SPEECH * 0.7])

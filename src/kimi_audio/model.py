@@ -11,7 +11,7 @@ the fields of `Habits`: how this model was trained to be used.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
@@ -165,8 +165,13 @@ class KimiAudio:
         messages = [Message("user", "text", instruction), *(Message("user", "audio", source) for source in sources)]
         return self.generate(messages, break_loops=True, **options)
 
-    def transcribe(self, source: Any, *, rate: int | None = None, **options: Any) -> Transcript:
-        """Write down what is said in a recording of any length; see `transcribe_segments`."""
+    def transcribe(
+        self, source: Any, *, rate: int | None = None, report: Callable[[float], None] | None = None, **options: Any
+    ) -> Transcript:
+        """Write down what is said in a recording of any length; see `transcribe_segments`.
+
+        `report` is called with the seconds of sound read so far, after every block of some seconds.
+        """
         started = time.perf_counter()
         seconds = 0.0
 
@@ -175,6 +180,8 @@ class KimiAudio:
             for block in blocks:
                 seconds += len(block) / SAMPLE_RATE
                 yield block
+                if report is not None:
+                    report(seconds)
 
         segments = list(self._transcribe(counted(_blocks(source, rate)), **options))
         text = join_texts(segment.text for segment in segments)

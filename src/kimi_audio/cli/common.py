@@ -6,6 +6,7 @@ PyTorch is imported when a model is loaded, not before, so that help is quick.
 import functools
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import Enum
@@ -95,6 +96,21 @@ class Batch:
     def end(self) -> None:
         if self.failed:
             raise typer.Exit(USER_ERROR)
+
+
+@contextmanager
+def listening(path: str) -> Iterator[Callable[[float], None]]:
+    """Where someone watches, a line that tells how far into a recording the work is, and at what speed."""
+    from rich.console import Console
+
+    started = time.perf_counter()
+    with Console(stderr=True).status(path) as status:
+
+        def report(seconds: float) -> None:
+            rate = seconds / (time.perf_counter() - started)
+            status.update(f"{path}: {seconds / 60:.1f} min of sound heard, {rate:.0f} s of it a second")
+
+        yield report
 
 
 def complain(error: Exception) -> None:

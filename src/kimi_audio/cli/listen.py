@@ -52,7 +52,8 @@ def transcribe(
     batch = Batch()
     for path in audio:
         with batch.item():
-            result = listener.transcribe(path)
+            with common.listening(path) as report:
+                result = listener.transcribe(path, report=report)
             seconds, rtf = round(result.seconds, 3), round(result.rtf, 4)
             if json:
                 common.print_json(audio=path, text=result.text, seconds=seconds, rtf=rtf)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -44,7 +45,9 @@ class CachedEars:
     def __init__(self, model: Path, parts: ModelParts, cache: Path, augment: AugmentRecipe | None, seed: int,
                  bfloat16: bool = False) -> None:
         self.cache = HeardCache(cache / listener_hash(model))
-        self.parts, self.seed, self.bfloat16 = parts, seed, bfloat16
+        self.semantic, self.acoustic, self.seed = parts.semantic, parts.acoustic, seed
+        if bfloat16 and parts.acoustic is not None:
+            self.acoustic = deepcopy(parts.acoustic).bfloat16()
         self.augmenter = augment.augmenter() if augment else None
         self.variants = augment.variants if augment else 0
 
@@ -69,11 +72,8 @@ class CachedEars:
         return self.augmenter(samples, rng_of(self.seed, audio, variant)) if self.augmenter and variant else samples
 
     def _listen(self, samples: np.ndarray) -> Heard:
-        codes = self.parts.semantic.encode([samples])[0].tolist()
-        if self.parts.acoustic is None:
-            return Heard(codes)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
-            return Heard(codes, self.parts.acoustic(samples))
+        codes = self.semantic.encode([samples])[0].tolist()
+        return Heard(codes, self.acoustic(samples) if self.acoustic is not None else None)
 
 
 class LiveEars(CachedEars):
