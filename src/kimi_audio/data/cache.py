@@ -30,7 +30,8 @@ from kimi_audio.prompt import Heard
 
 SHARD_BYTES = 2**30
 
-T, U = TypeVar("T"), TypeVar("U")
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 def listener_hash(model_folder: Path, parts: Iterable[str] = ("whisper-large-v3", "glm-4-voice-tokenizer")) -> str:

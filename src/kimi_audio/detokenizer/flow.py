@@ -92,7 +92,8 @@ class TimeEmbedding(nn.Module):
     def forward(self, times_B: Tensor) -> Tensor:
         exponents = torch.arange(self.frequencies, device=times_B.device) / self.frequencies
         angles = times_B[:, None].float() * torch.exp(-math.log(10000.0) * exponents)
-        return self.mlp(torch.cat([angles.cos(), angles.sin()], -1).to(self.mlp[0].weight.dtype))
+        waves = torch.cat([angles.cos(), angles.sin()], -1)
+        return self.mlp(waves.to(next(self.mlp.parameters()).dtype))
 
 
 class SelfAttention(nn.Module):

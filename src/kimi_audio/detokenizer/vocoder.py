@@ -170,8 +170,8 @@ class BigVGAN(nn.Module):
     def forward(self, log_mel_BTM: Tensor) -> Tensor:
         """Samples (B, hop_size · T), within ±1, of natural-log mels (B, T, num_mels)."""
         x_BCT, width = self.conv_pre(log_mel_BTM.transpose(1, 2)), len(self.config.resblock_kernel_sizes)
-        for level, (upsample,) in enumerate(self.ups):
-            x_BCT = upsample(x_BCT)
+        for level in range(len(self.ups)):
+            x_BCT = self.ups.get_submodule(f"{level}.0")(x_BCT)
             blocks = self.resblocks[level * width : (level + 1) * width]
             x_BCT = torch.stack([block(x_BCT) for block in blocks]).sum(0) / width
         samples_BL = self.conv_post(self.activation_post(x_BCT))[:, 0]
