@@ -171,7 +171,7 @@ def evaluate(tasks: Sequence[Task], systems: Sequence[System], predictions: Path
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, action="append", default=[], help="a Kimi-Audio folder")
-    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--dtype", default="auto")
     parser.add_argument("--whisper", type=Path, action="append", default=[])
     parser.add_argument("--written", type=Path, help="text LLM that answers the written questions")
     parser.add_argument("--questions", type=Path, help="folder of spoken questions")

@@ -26,8 +26,9 @@ T = TypeVar("T")
 
 
 class Dtype(str, Enum):
-    """Types that weights can be held in; int8 and int4 are weight-only."""
+    """Types of the weights in memory; int8 and int4 are weight-only, auto is the quickest for how they are stored."""
 
+    auto = "auto"
     float32 = "float32"
     bfloat16 = "bfloat16"
     float16 = "float16"

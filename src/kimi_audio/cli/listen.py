@@ -31,7 +31,7 @@ def transcribe(
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Write each file's subtitles into this folder.")
     ] = None,
     model: common.Model = None,
-    dtype: common.DtypeOption = common.Dtype.float32,
+    dtype: common.DtypeOption = common.Dtype.auto,
     device: common.DeviceOption = None,
     threads: common.Threads = None,
 ) -> None:
@@ -70,7 +70,7 @@ def ask(
     audio: Annotated[list[str] | None, typer.Argument(metavar="[AUDIO]", help="The sounds it is about.")] = None,
     json: common.Json = False,
     model: common.Model = None,
-    dtype: common.DtypeOption = common.Dtype.float32,
+    dtype: common.DtypeOption = common.Dtype.auto,
     device: common.DeviceOption = None,
     threads: common.Threads = None,
 ) -> None:
