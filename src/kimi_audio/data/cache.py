@@ -151,7 +151,7 @@ def fill(
         return key, None if key in cache else listen(samples())
 
     with ThreadPoolExecutor(workers) as pool:
-        for done, (key, heard) in enumerate(_in_order(pool, hear, recordings, ahead=workers), start=1):
+        for done, (key, heard) in enumerate(_in_order(pool, hear, recordings, ahead=2 * (workers - 1)), start=1):
             if heard is not None:
                 cache.add(key, heard)
                 new += 1
