@@ -52,7 +52,7 @@ def test_pieces_hold_all_speech_once_and_are_bounded(voiced, max_frames, share):
 def test_neighbours_are_merged_up_to_the_target():
     phrases = ([True] * 60 + [False] * 20) * 12  # 2 s of speech, 0.6 s of pause
     segments, _ = cut(phrases, 937, 468)
-    assert [round(s.end - s.start, 1) for s in segments] == [15.0, 15.2]
+    assert [round(s.end - s.start, 1) for s in segments] == [15.0, 15.4]
 
 
 def test_speech_without_a_pause_is_cut_where_it_is_quietest():
@@ -99,12 +99,12 @@ def test_real_speech_between_silences_is_found_where_it_is(clips):
     silence = np.zeros(4 * RATE, np.float32)
     stream = np.concatenate([part for clip in clips for part in (silence, clip)])
     starts = np.cumsum([0] + [len(silence) + len(clip) for clip in clips])[:-1] / RATE + 4
-    segments = list(speech_segments([stream]))
+    segments, margin = list(speech_segments([stream])), PADDING * FRAME / RATE
     for start, clip in zip(starts, clips, strict=True):
         end = start + len(clip) / RATE
-        inside = [s for s in segments if s.start >= start - 0.5 and s.end <= end + 0.5]
+        inside = [s for s in segments if s.start >= start - margin - 0.1 and s.end <= end + margin + 0.3]
         assert sum(s.end - s.start for s in inside) > 0.75 * len(clip) / RATE
-    assert sum(s.end - s.start for s in segments) < 1.1 * sum(map(len, clips)) / RATE
+    assert sum(s.end - s.start for s in segments) < sum(map(len, clips)) / RATE + 2 * margin * len(segments)
 
 
 @settings(max_examples=5)

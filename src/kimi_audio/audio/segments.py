@@ -21,7 +21,7 @@ from kimi_audio.errors import ConfigError
 RATE = 16000
 GROUP = 32  # frames that the detector takes at a time: about a second
 # Frames of 32 ms. The detector is a frame or two late, and hears no soft first or last consonant: hence the padding.
-PADDING = 8
+PADDING = 20
 SHORT_PAUSE = 10
 LONG_PAUSE = 63
 # For recall first (benchmarks/vad.py): of 1 200 clips of speech (read, acted, children's, words of 0.3 s) 99.7 % are
