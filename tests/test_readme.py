@@ -74,7 +74,7 @@ def test_the_first_command_understands_the_recording() -> None:
     said = re.search(r"reads “(.+?)”", (ROOT / "examples" / "README.md").read_text())
     assert said and result.stdout.strip()
     if word_errors([said[1]], [result.stdout]).rate > 0.34:
-        pytest.xfail("the bundled preview gets more than a third of the words wrong")
+        pytest.xfail("the bundled model gets more than a third of the words wrong")
 
 
 @needs_model

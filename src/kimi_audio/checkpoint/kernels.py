@@ -15,6 +15,7 @@ outliers.
 Other devices and processors multiply by the weights converted on the fly.
 """
 
+import warnings
 from collections.abc import Iterator, MutableMapping, Sequence
 from typing import Protocol
 
@@ -43,7 +44,9 @@ class Int8Weight:
     def __init__(self, quantised: Quantised) -> None:
         rows, columns = quantised.shape
         scale, zeros = quantised.scale.double(), torch.zeros(rows, dtype=torch.long)
-        tensor = torch._make_per_channel_quantized_tensor(quantised.values, scale, zeros, 0)  # type: ignore[reportPrivateImportUsage]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # PyTorch means to drop this kind of tensor
+            tensor = torch._make_per_channel_quantized_tensor(quantised.values, scale, zeros, 0)  # type: ignore[reportPrivateImportUsage]
         self.packed = torch.ops.quantized.linear_prepack(tensor, None)
         # A last row fixes the range to −63…64, so that FBGEMM's own step is exactly 1.
         self.range_row = F.pad(torch.tensor([[-float(HIGH), HIGH + 1.0]]), (0, columns - 2))
