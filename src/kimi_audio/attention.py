@@ -2,8 +2,8 @@
 
     out_BHTd = attend(q_BHTd, k_BhSd, v_BhSd, causal=True)      # h divides H: grouped queries
 
-On a CPU the backward pass of the fused kernel is slow: 180 positions of 9 heads in bfloat16 take three times as long
-as matrix product, softmax and matrix product (`benchmarks/training.py`).
+On a CPU the backward pass of the fused kernel is slower, in bfloat16, than that of matrix product, softmax and matrix
+product; `benchmarks/training.py` measures by how much.
 """
 
 import torch

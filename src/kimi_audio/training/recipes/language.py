@@ -54,7 +54,7 @@ class LanguageRecipe:
     Attributes:
         cache: folder for what was heard.
         capacity: positions in a row of packed documents, one row a batch.
-        compile: fuse the layers with `torch.compile`: a quarter faster on a CPU, which then needs a C++ compiler.
+        compile: fuse the layers with `torch.compile`, which needs a C++ compiler on a CPU.
         train_encoder: train the acoustic encoder along: sounds are then decoded, augmented and encoded anew each time.
         rates: parameter-name prefix (`llm.model.vq_adaptor`, `encoder`, ...) → learning-rate scale; 0 freezes. A `*`
             in a prefix stands for anything.
