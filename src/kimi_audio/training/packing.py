@@ -15,9 +15,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kimi_audio.attention import attend
 from kimi_audio.llm.model import AudioLLM, DecoderLayer, rotary_tables, rotate
@@ -131,7 +132,7 @@ class _PackedLayer:
         self.lengths = lengths
         self.project, self.finish = (_fused() if compiled else (_project, _finish))
 
-    def __call__(self, layer: nn.Module, x_1ND: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
+    def __call__(self, layer: Any, x_1ND: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
         parts = zip(*(part.split(self.lengths, 2) for part in self.project(layer, x_1ND, *tables)), strict=True)
         return self.finish(layer, x_1ND, torch.cat([attend(q, k, v, causal=True) for q, k, v in parts], dim=2))
 
