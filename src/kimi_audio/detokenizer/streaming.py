@@ -12,7 +12,6 @@ newest `remembered_frames` of them. Chunks overlap in the vocoder by half a chun
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -24,16 +23,6 @@ FRAMES_PER_CODE = 4
 
 Noise = Callable[[int, int], Tensor]
 """(frames, mel bins) → standard normal numbers, float32."""
-
-
-class Stateful(Protocol):
-    """The one contract of everything that streams: pieces in, pieces out, nothing left behind after `flush`."""
-
-    def reset(self) -> None: ...
-
-    def push(self, piece: Sequence[int]) -> Tensor: ...
-
-    def flush(self) -> Tensor: ...
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class AugmentRecipe:
 class CachedEars:
     """The model's encoders at rest: recordings and their variants are heard once and cached.
 
-    `bfloat16` computes the acoustic features in that dtype, which is several times as fast where a CPU has it.
+    `bfloat16` computes the acoustic features in that dtype, which is quicker where a CPU has it.
     """
 
     def __init__(self, model: Path, parts: ModelParts, cache: Path, augment: AugmentRecipe | None, seed: int,
