@@ -3,6 +3,9 @@
 import torch
 
 from kimi_audio.checkpoint.layout import ModelParts
+from kimi_audio.detokenizer.flow import FlowConfig, FlowTransformer, euler
+from kimi_audio.detokenizer.streaming import Detokenizer, StreamConfig
+from kimi_audio.detokenizer.vocoder import BigVGAN, VocoderConfig
 from kimi_audio.llm.config import KimiAudioConfig
 from kimi_audio.llm.model import AudioLLM
 from kimi_audio.model import KimiAudio
@@ -46,7 +49,27 @@ SEMANTIC = SemanticTokenizerConfig(
 )
 
 
-def tiny_model(seed: int = 0, generation_config: dict | None = None) -> KimiAudio:
+FLOW = FlowConfig(
+    input_size=8, semantic_vocab_size=48, hidden_size=16, depth=2, num_heads=2, mel_mean=-4.0, mel_std=3.0
+)
+
+VOCODER = VocoderConfig(
+    upsample_rates=(8, 6, 10),
+    upsample_kernel_sizes=(16, 12, 20),
+    upsample_initial_channel=16,
+    resblock_kernel_sizes=(3,),
+    resblock_dilation_sizes=((1, 3),),
+    num_mels=8,
+)
+
+
+def tiny_detokenizer() -> Detokenizer:
+    """Makes noise of the right length, 24 kHz."""
+    config = StreamConfig(chunk_codes=6, first_chunk_codes=4, look_ahead_codes=2, schedule=euler(2), context_frames=3)
+    return Detokenizer(FlowTransformer(FLOW).eval(), BigVGAN(VOCODER).eval(), config)
+
+
+def tiny_model(seed: int = 0, generation_config: dict | None = None, speaks: bool = False) -> KimiAudio:
     """A model whose answers depend on what it hears and reads, but mean nothing."""
     torch.manual_seed(seed)
     llm = AudioLLM(LLM).eval()
@@ -56,6 +79,8 @@ def tiny_model(seed: int = 0, generation_config: dict | None = None) -> KimiAudi
                 weight *= 4  # new layers hardly change what enters them
         # Text id 0 alone in a call is not embedded (SPEC.md section 3), so a batch would differ from single rows.
         llm.lm_head.weight[0] = 0
+        if speaks:
+            llm.mimo_output.weight[VOCAB.token_offset :] *= 20  # the likeliest ids of the audio stream are codes
     return KimiAudio(
         ModelParts(
             llm,
@@ -63,5 +88,6 @@ def tiny_model(seed: int = 0, generation_config: dict | None = None) -> KimiAudi
             SemanticTokenizer(SEMANTIC).eval(),
             TextTokenizer({bytes([byte]): byte for byte in range(256)}),
             generation_config or {},
+            tiny_detokenizer() if speaks else None,
         )
     )

@@ -1,21 +1,22 @@
-"""KimiAudio: the one object a user holds. Sound and text in, text out.
+"""KimiAudio: the one object a user holds. Sound and text in, text and sound out.
 
     model = KimiAudio.from_pretrained()                     # the bundled model; or a folder, or a hub id
     model.transcribe("lecture.mp3").text
     model.ask("What do you hear?", "dog.wav").text
     reply = model.generate(messages, output_type="text")    # official message format and sampling options
-    for piece in model.stream(messages): ...                # text as it is produced
+    for piece in model.stream(messages, "both"): ...        # str and samples (L,), as they are made
+    for samples in model.say("Good morning."): ...          # float32, model.speech_rate
 
 The model folder's ``generation_config.json`` may set the defaults of the sampling options, by their names, and
 the fields of `Habits`: how this model was trained to be used.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -23,8 +24,10 @@ import torch
 from kimi_audio.audio.decode import load_audio, stream_audio
 from kimi_audio.audio.segments import speech_segments
 from kimi_audio.checkpoint.layout import ModelParts, load_parts, save_parts
+from kimi_audio.detokenizer.streaming import Detokenizer, Noise, StreamConfig
 from kimi_audio.errors import ConfigError
-from kimi_audio.generation import SamplingParams, Step, budget, collapse_loops, collect, decode
+from kimi_audio.generation import AnswerStream, Reply, SamplingParams, Step, budget, collapse_loops, decode
+from kimi_audio.generation.speech_text import spoken_pieces
 from kimi_audio.generation.transcript import Transcript, TranscriptSegment, join_texts
 from kimi_audio.messages import Conversation, Message, messages_from
 from kimi_audio.prompt import Heard, OutputType, Prompt, build_prompt
@@ -33,6 +36,8 @@ from kimi_audio.vocab import Vocabulary
 SAMPLE_RATE = 16_000
 TEXT_IDS_PER_CODE, SPARE_TEXT_IDS = 0.6, 8
 """A transcript is cut at 0.6 text ids per 80 ms of sound and 8 more: nobody speaks faster."""
+CODES_PER_TEXT_ID, SPARE_CODES = 8, 25
+"""Reading aloud stops at 8 codes (0.64 s) per text id and 2 s more: nobody speaks slower."""
 
 
 T = TypeVar("T")
@@ -45,6 +50,7 @@ class Habits:
     Attributes:
         transcribe_instruction: asks for the words of the sound that follows it.
         max_segment_seconds: longest piece of a recording that is transcribed at once.
+        say_instruction: asks to read the text that follows it aloud.
         history_text_eos: an assistant's earlier answers end with ``text_eos``, as in the fine-tuning code; the
             released inference code leaves it out.
     """
@@ -52,14 +58,7 @@ class Habits:
     transcribe_instruction: str = "Please transcribe the following audio:"
     max_segment_seconds: float = 30.0
     history_text_eos: bool = False
-
-
-@dataclass(frozen=True)
-class Reply:
-    """An answer: its text, and its sound if that was asked for."""
-
-    text: str
-    audio: np.ndarray | None = None
+    say_instruction: str = "Please read the following text aloud:"
 
 
 class KimiAudio:
@@ -73,6 +72,7 @@ class KimiAudio:
         self.parts = parts
         self.llm, self.tokenizer = parts.llm, parts.tokenizer
         self.acoustic, self.semantic = parts.acoustic, parts.semantic
+        self.detokenizer = parts.detokenizer
         self.vocab = Vocabulary.from_config(parts.llm.config.to_dict())
         self.defaults = _known_fields(SamplingParams, parts.generation_config)
         self.habits = _known_fields(Habits, parts.generation_config)
@@ -84,6 +84,7 @@ class KimiAudio:
         *,
         dtype: str | torch.dtype = "float32",
         device: str | torch.device | None = None,
+        load_detokenizer: bool = True,
     ) -> "KimiAudio":
         """Load a model.
 
@@ -91,19 +92,31 @@ class KimiAudio:
             name: a folder in the official layout or a hub id, fetched where missing; None is the bundled model.
             dtype: `float32`, `bfloat16` or `float16`; `int8` or `int4`: quantised weights; `auto` (see `load_parts`).
             device: where to compute; None takes CUDA or MPS where there is one, else the CPU.
+            load_detokenizer: False leaves out what only speech needs.
 
         Raises:
             CheckpointError: when files are missing, damaged or contradict each other.
             ConfigError: when `dtype` is not one of those.
         """
-        return cls(load_parts(name, dtype=dtype, device=device or _best_device()))
+        device = device or _best_device()
+        return cls(load_parts(name, dtype=dtype, device=device, with_detokenizer=load_detokenizer))
 
     def save(self, folder: str | Path) -> None:
         """Write the model in the official layout; `from_pretrained` reads it back identically."""
         save_parts(folder, self.parts)
 
+    @property
+    def speech_rate(self) -> int:
+        """Samples a second of what the model says. Raises ConfigError for a model that can't speak."""
+        return self._mouth().sample_rate
+
     def listen(self, source: Any) -> Heard:
-        """What the model hears of a sound: a path, bytes, a file object, or an array of 16 kHz samples."""
+        """What the model hears of a sound: a path, bytes, a file object, or an array of 16 kHz samples.
+
+        What it has said or heard itself (`Heard`) is taken as it is.
+        """
+        if isinstance(source, Heard):
+            return source
         rate = SAMPLE_RATE if isinstance(source, np.ndarray) else None
         samples = load_audio(source, SAMPLE_RATE, rate=rate)
         features = self.acoustic(samples) if self.acoustic is not None else None
@@ -118,6 +131,7 @@ class KimiAudio:
             self.listen,
             output_type=output_type,
             training=self.habits.history_text_eos,
+            learn_speech=self.habits.history_text_eos,
         )
 
     def generate(
@@ -127,38 +141,58 @@ class KimiAudio:
         *,
         seed: int | None = None,
         break_loops: bool = False,
+        speech: StreamConfig | None = None,
         **options: Any,
     ) -> Reply:
         """Answer a conversation.
 
         Args:
             messages: dicts ``{"role", "message_type", "content"}`` or `Message` objects.
-            output_type: ``text``; ``both`` needs a model with a detokenizer.
+            output_type: ``text``, or ``both`` for a spoken answer beside the written one.
             seed: makes sampled answers repeatable; None draws from torch's global generator.
             break_loops: stop phrases that are said over and over, and say them once.
+            speech: how speech is cut up and made, in place of the model's defaults.
             **options: fields of `SamplingParams`, in place of the model's defaults.
 
         Raises:
             KimiAudioError: for messages, sounds or options that are not accepted.
         """
-        ids = collect(self._decode(messages, output_type, seed, break_loops, options), self.vocab, 1)[0].text_ids
-        return Reply(self.tokenizer.decode(collapse_loops(ids) if break_loops else ids))
+        answer = self._answer(self.prompt(messages, output_type), output_type, seed, speech, options, break_loops)
+        for _ in answer:
+            pass
+        return answer.reply
 
     def stream(
-        self, messages: Conversation, output_type: OutputType = "text", *, seed: int | None = None, **options: Any
-    ) -> Iterator[str]:
-        """Answer a conversation piece by piece, as soon as characters are complete; see `generate`.
+        self,
+        messages: Conversation,
+        output_type: OutputType = "text",
+        *,
+        seed: int | None = None,
+        speech: StreamConfig | None = None,
+        **options: Any,
+    ) -> AnswerStream:
+        """Answer a conversation piece by piece: complete characters, and sound as soon as it is certain.
 
-        Joined, the pieces are the text that `generate` returns.
+        Joined, the pieces are what `generate` returns; at the end that is also the `reply` of what this returns.
         """
-        text = self.tokenizer.stream()
-        for step in self._decode(messages, output_type, seed, False, options):
-            if self.vocab.text_eos in step.text_ids:
-                break
-            if piece := text.push(step.text_ids[0]):
-                yield piece
-        if rest := text.flush():
-            yield rest
+        return self._answer(self.prompt(messages, output_type), output_type, seed, speech, options)
+
+    def say(
+        self, text: str, *, seed: int | None = None, speech: StreamConfig | None = None, **options: Any
+    ) -> Generator[np.ndarray, None, None]:
+        """Read a text of any length aloud: samples (L,) float32 at `speech_rate`, as they are made.
+
+        It is said in pieces of a sentence or a few (`spoken_pieces`). Options as of `generate`.
+
+        Raises:
+            DataError: when nothing in the text can be pronounced.
+            ConfigError: when the model can't speak.
+        """
+        for piece in spoken_pieces(text):
+            prompt = self.prompt([Message("user", "text", f"{self.habits.say_instruction} {piece}")], "both")
+            for sound in self._answer(prompt, "both", seed, speech, options, reads=self.tokenizer.encode(piece)):
+                if isinstance(sound, np.ndarray):
+                    yield sound
 
     def ask(self, instruction: str, *sources: Any, **options: Any) -> Reply:
         """Answer a written instruction about any number of sounds."""
@@ -237,23 +271,41 @@ class KimiAudio:
                 yield collapse_loops(written[following])
                 following += 1
 
+    def _answer(
+        self,
+        prompt: Prompt,
+        output_type: OutputType,
+        seed: int | None,
+        speech: StreamConfig | None,
+        options: Mapping[str, Any],
+        break_loops: bool = False,
+        reads: Sequence[int] | None = None,
+    ) -> AnswerStream:
+        """The answer to a prompt; `reads` are text ids to be said instead of an answer."""
+        if output_type not in get_args(OutputType):
+            raise ConfigError(f"output_type is {output_type!r}; it must be 'text' or 'both'")
+        params = self._params(options)
+        limit = budget(len(prompt), output_type, params.max_new_tokens)
+        voice = None
+        if output_type == "both":
+            voice = self._mouth().stream(_noise(seed), speech)
+        if reads is not None:
+            limit = min(limit, CODES_PER_TEXT_ID * len(reads) + SPARE_CODES)
+        steps = self._decode(prompt, limit, params, output_type, seed, break_loops, reads)
+        return AnswerStream(steps, self.vocab, self.tokenizer, voice, break_loops)
+
     def _decode(
         self,
-        messages: Conversation,
+        prompt: Prompt,
+        limit: int,
+        params: SamplingParams,
         output_type: OutputType,
         seed: int | None,
         break_loops: bool,
-        options: Mapping[str, Any],
-    ) -> Iterator[Step]:
-        if output_type == "both":
-            raise ConfigError("this model has no detokenizer and can't speak; ask for output_type 'text'")
-        if output_type != "text":
-            raise ConfigError(f"output_type is {output_type!r}; it must be 'text' or 'both'")
-        params = self._params(options)
-        prompt = self.prompt(messages, output_type)
-        limit = budget(len(prompt), output_type, params.max_new_tokens)
+        reads: Sequence[int] | None,
+    ) -> Generator[Step, None, None]:
         generator = None if seed is None else torch.Generator(self.llm.model.norm.weight.device).manual_seed(seed)
-        yield from decode(
+        return decode(
             self.llm,
             self.vocab,
             [prompt],
@@ -262,7 +314,13 @@ class KimiAudio:
             output_type=output_type,
             generator=generator,
             break_loops=break_loops,
+            texts=None if reads is None else [reads],
         )
+
+    def _mouth(self) -> Detokenizer:
+        if self.detokenizer is None:
+            raise ConfigError("this model has no detokenizer and can't speak; ask for output_type 'text'")
+        return self.detokenizer
 
     def _params(self, options: Mapping[str, Any]) -> SamplingParams:
         accepted = [f.name for f in fields(SamplingParams)]
@@ -274,6 +332,11 @@ class KimiAudio:
 def _known_fields(cls: type[T], config: Mapping[str, Any]) -> T:
     """An instance of the dataclass `cls` from those of its fields that `config` has."""
     return cls(**{f.name: config[f.name] for f in fields(cls) if f.name in config})  # type: ignore[arg-type]
+
+
+def _noise(seed: int | None) -> Noise:
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    return lambda frames, bins: torch.randn(frames, bins, generator=generator)
 
 
 def _best_device() -> str:

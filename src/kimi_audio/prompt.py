@@ -74,6 +74,7 @@ def build_prompt(
     *,
     output_type: OutputType = "text",
     training: bool = False,
+    learn_speech: bool = False,
     open_answer: bool = True,
 ) -> Prompt:
     """Lay out a conversation.
@@ -85,6 +86,9 @@ def build_prompt(
         listen: sound source of a message → `Heard`.
         output_type: ``text`` asks for written answers to sound, ``both`` for spoken and written ones.
         training: the fine-tuning variant: an assistant's text ends with ``text_eos``.
+        learn_speech: an assistant's spoken answers (audio-text) are to be learnt, too: their text ends with
+            ``text_eos``, and both streams carry loss, the ``msg_end`` that ends the sound included. The official
+            fine-tuning code does neither.
         open_answer: end with the start of the assistant's next turn, for the model to go on.
 
     Raises:
@@ -104,9 +108,9 @@ def build_prompt(
                 # Only a turn that ends in sound says what it wants back: the official prompt does so too.
                 prompt.add([vocab.speech_ct if output_type == "text" else vocab.speech_ctd], [blank])
         else:
-            _add_spoken_answer(prompt, message, vocab, encode_text, listen)
+            _add_spoken_answer(prompt, message, vocab, encode_text, listen, learn_speech)
         if turn_ends:
-            prompt.add([vocab.msg_end], [blank])
+            prompt.add([vocab.msg_end], [blank], audio_loss=learn_speech and message.type == "audio-text")
     if open_answer:
         _add_turn_start(prompt, "assistant", vocab)
     return prompt
@@ -143,16 +147,21 @@ def _add_spoken_answer(
     vocab: Vocabulary,
     encode_text: Callable[[str], list[int]],
     listen: Callable[[Any], Heard],
+    learn: bool,
 ) -> None:
     """Text and, six blanks later, its sound side by side, as the model itself would have written them."""
     source, text = message.content
     codes = [vocab.token_offset + int(code) for code in listen(source).codes]
     audio_ids = [vocab.text_blank] * AUDIO_DELAY + codes
-    text_ids = encode_text(text)
+    text_ids = [*encode_text(text), *([vocab.text_eos] if learn else [])]
     padding = len(audio_ids) - len(text_ids)
     if padding < 0:
         raise DataError(
             f"audio-text message: its text has {len(text_ids)} tokens, more than the {len(audio_ids)} "
             f"positions of its sound ({len(codes)} codes after {AUDIO_DELAY} blanks)"
         )
-    prompt.add(audio_ids, text_ids + [vocab.text_blank] * padding)
+    prompt.add(audio_ids[:AUDIO_DELAY], (text_ids + [vocab.text_blank] * padding)[:AUDIO_DELAY])
+    prompt.add(codes, (text_ids + [vocab.text_blank] * padding)[AUDIO_DELAY:], audio_loss=learn)
+    if learn:
+        start = len(prompt) - len(audio_ids)
+        prompt.text_loss_mask[start : start + len(text_ids)] = [True] * len(text_ids)

@@ -8,16 +8,30 @@ from detokenizer.small import FLOW, VOCODER, make_detokenizer, seeded_noise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kimi_audio.detokenizer.streaming import FRAMES_PER_CODE, StreamConfig
+from kimi_audio.detokenizer.streaming import FRAMES_PER_CODE, MelStream, StreamConfig
+from kimi_audio.errors import ConfigError
 
 CODES = st.lists(st.integers(0, FLOW.semantic_vocab_size - 1), max_size=24)
 SAMPLES_PER_CODE = FRAMES_PER_CODE * VOCODER.hop_size
 
 
 @settings(max_examples=30, deadline=None)
-@given(codes=CODES, cuts=st.lists(st.integers(0, 24), max_size=5), look_ahead=st.sampled_from([0, 2]))
-def test_pieces_joined_equal_the_whole(codes, cuts, look_ahead):
-    detokenizer = make_detokenizer(look_ahead_codes=look_ahead)
+@given(
+    codes=CODES,
+    cuts=st.lists(st.integers(0, 24), max_size=5),
+    manner=st.sampled_from(
+        [
+            {},
+            {"look_ahead_codes": 0},
+            {"first_chunk_codes": 3},
+            {"guidance": 1.0},
+            {"stitching": "official"},
+            {"context_frames": 0},
+        ]
+    ),
+)
+def test_pieces_joined_equal_the_whole(codes, cuts, manner):
+    detokenizer = make_detokenizer(**manner)
     whole = detokenizer(codes, seeded_noise(3))
     stream = detokenizer.stream(seeded_noise(3))
     places = [0, *sorted(min(cut, len(codes)) for cut in cuts), len(codes)]
@@ -27,9 +41,32 @@ def test_pieces_joined_equal_the_whole(codes, cuts, look_ahead):
 
 
 def test_a_chunk_comes_as_soon_as_a_code_follows_it():
-    stream = make_detokenizer().stream()
+    stream = make_detokenizer(stitching="official").stream()
     assert len(stream.push([1, 2, 3, 4, 5])) == 0
     assert len(stream.push([6])) == SAMPLES_PER_CODE * (5 - 2) // 2
+    stream = make_detokenizer(first_chunk_codes=3, context_frames=2).stream()
+    assert len(stream.push([1, 2, 3])) == 0
+    assert len(stream.push([6])) == SAMPLES_PER_CODE - 2 * VOCODER.hop_size
+
+
+def test_overlapping_chunks_sound_as_the_whole_mel():
+    """With all that the vocoder can see around it a seam is no seam; the official fade leaves one."""
+    context = VOCODER.receptive_frames
+    codes = [n % 20 for n in range(60)]
+    detokenizer = make_detokenizer(chunk_codes=15, context_frames=context)
+    mels = MelStream(detokenizer.flow, detokenizer.config, seeded_noise(4))
+    parts = [mels.chunk(codes[at : at + 15], final=at == 45) for at in range(0, 60, 15)]
+    with torch.inference_mode():
+        whole = detokenizer.vocoder(torch.cat(parts)[None])[0]
+    assert torch.allclose(detokenizer(codes, seeded_noise(4)), whole, atol=1e-6)
+    faded = make_detokenizer(chunk_codes=15, stitching="official")(codes, seeded_noise(4))
+    assert not torch.allclose(faded, whole, atol=1e-6)
+
+
+def test_guidance_moves_away_from_what_no_code_sounds_like():
+    codes = list(range(12))
+    plain, guided = (make_detokenizer(guidance=weight)(codes, seeded_noise(1)) for weight in (0.0, 2.0))
+    assert plain.shape == guided.shape and not torch.allclose(plain, guided, atol=1e-4)
 
 
 def test_streams_are_independent_and_as_new_after_a_flush():
@@ -57,6 +94,15 @@ def test_long_speech_forgets_what_is_far_back():
         assert other.shape == usual.shape and not torch.allclose(other, usual, atol=1e-4)
 
 
-def test_look_ahead_must_fit_a_chunk():
-    with pytest.raises(ValueError, match="look_ahead_codes is 5; 0 to 4 are possible"):
-        StreamConfig(chunk_codes=5, look_ahead_codes=5)
+@pytest.mark.parametrize(
+    ("settings_", "sentence"),
+    [
+        ({"chunk_codes": 5, "look_ahead_codes": 5}, "look_ahead_codes is 5; 0 to 4 are possible"),
+        ({"first_chunk_codes": 10}, "look_ahead_codes is 12; 0 to 9 are possible"),
+        ({"schedule": []}, "at least one step"),
+        ({"guidance": -1.0}, "can't be below 0"),
+    ],
+)
+def test_settings_that_cannot_be_met_are_refused(settings_, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        StreamConfig(**settings_)

@@ -12,6 +12,7 @@ sentence. Format: https://github.com/huggingface/safetensors#format
 import json
 import math
 import pickle
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,7 +191,7 @@ def read_tensors(folder: str | Path) -> dict[str, Tensor]:
 def read_pt(path: str | Path) -> dict[str, Any]:
     """The dictionary in a `.pt` file, read without running any code that it may carry."""
     try:
-        value = torch.load(path, map_location="cpu", weights_only=True)
+        value = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise CheckpointError(f"{path}: holds pickled code or objects; only plain tensors are read.") from error
     except OSError as error:

@@ -23,6 +23,8 @@ MODEL_FILES = [
     "*.safetensors.index.json",
     "*/config.json",
     "*/preprocessor_config.json",
+    "audio_detokenizer/*",
+    "vocoder/*",
     "README.md",
 ]
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")

@@ -4,6 +4,7 @@ for label, value in describe("models/mine").items():
     print(label, value)
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -18,11 +19,18 @@ from kimi_audio.checkpoint.files import TensorFiles, read_json
 from kimi_audio.checkpoint.hub import resolve
 from kimi_audio.checkpoint.layout import ACOUSTIC_FOLDER, SEMANTIC_FOLDER, read_config
 from kimi_audio.checkpoint.quantise import SCALE_SUFFIX
+from kimi_audio.checkpoint.speaking import FLOW_FOLDER, VOCODER_FOLDER, detokenizer_tensors
 from kimi_audio.errors import CheckpointError
 from kimi_audio.llm.config import KimiAudioConfig
 from kimi_audio.vocab import Vocabulary
 
 NOT_STATED = "not stated"
+FOLDERS = {
+    ACOUSTIC_FOLDER: "acoustic encoder",
+    SEMANTIC_FOLDER: "semantic tokenizer",
+    FLOW_FOLDER: "flow matching",
+    VOCODER_FOLDER: "vocoder",
+}
 DTYPE_NAMES = {torch.int8: "int8", torch.uint8: "4-bit"}
 
 
@@ -81,14 +89,15 @@ def describe(name: str | Path | None = None) -> CheckpointInfo:
     files |= {
         part: TensorFiles(folder / part) for part in (ACOUSTIC_FOLDER, SEMANTIC_FOLDER) if (folder / part).is_dir()
     }
-    parameters, dtypes = Counter[str](), Counter[str]()
-    for part, tensors in files.items():
-        for tensor, entry in tensors.items():
-            if tensor.endswith(SCALE_SUFFIX):
-                continue
-            count = int(torch.Size(entry.shape).numel()) * (2 if entry.dtype == torch.uint8 else 1)
-            parameters[_part(part, tensor, config)] += count
-            dtypes[DTYPE_NAMES.get(entry.dtype, str(entry.dtype).removeprefix("torch."))] += count
+    parameters, dtypes, num_bytes = Counter[str](), Counter[str](), 0
+    stored = [(part, name, e.shape, e.dtype) for part, tensors in files.items() for name, e in tensors.items()]
+    for part, name, shape, dtype in stored + detokenizer_tensors(folder):
+        num_bytes += math.prod(shape) * dtype.itemsize
+        if name.endswith(SCALE_SUFFIX):
+            continue
+        count = math.prod(shape) * (2 if dtype == torch.uint8 else 1)
+        parameters[_part(part, name, config)] += count
+        dtypes[DTYPE_NAMES.get(dtype, str(dtype).removeprefix("torch."))] += count
     card = _model_card(folder / "README.md")
     return CheckpointInfo(
         folder,
@@ -96,7 +105,7 @@ def describe(name: str | Path | None = None) -> CheckpointInfo:
         Vocabulary.from_config(read_json(folder / "config.json")),
         dict(parameters.most_common()),
         dict(dtypes.most_common()),
-        sum(tensors.num_bytes for tensors in files.values()),
+        num_bytes,
         _listed(card.get("license")),
         _listed(card.get("datasets")),
     )
@@ -105,7 +114,7 @@ def describe(name: str | Path | None = None) -> CheckpointInfo:
 def _part(folder: str, tensor: str, config: KimiAudioConfig) -> str:
     """The part of the model that a tensor belongs to."""
     if folder:
-        return "acoustic encoder" if folder == ACOUSTIC_FOLDER else "semantic tokenizer"
+        return FOLDERS[folder]
     if layer := re.match(r"model\.layers\.(\d+)\.", tensor):
         return "trunk" if int(layer[1]) <= config.kimia_mimo_transformer_from_layer_index else "text branch"
     for beginning, part in (

@@ -1,7 +1,7 @@
 """The official model folder (SPEC §1): load one into modules, write one from modules.
 
     parts = load_parts("moonshotai/Kimi-Audio-7B-Instruct", dtype=torch.bfloat16, device="cuda")
-    parts.llm, parts.acoustic, parts.semantic, parts.tokenizer
+    parts.llm, parts.acoustic, parts.semantic, parts.tokenizer, parts.detokenizer
     save_parts("my-model", parts)
 
 Modules are built without storage and every tensor is read into its final dtype and place, so the peak is the
@@ -23,6 +23,8 @@ from kimi_audio.checkpoint.hub import SEMANTIC_ID, fetch, resolve
 from kimi_audio.checkpoint.kernels import quantisable
 from kimi_audio.checkpoint.loading import Precision, load_module, precision, tensors_of
 from kimi_audio.checkpoint.quantise import GROUP, SCALE_SUFFIX, Bits, quantise_tensors
+from kimi_audio.checkpoint.speaking import load_detokenizer, write_detokenizer
+from kimi_audio.detokenizer.streaming import Detokenizer
 from kimi_audio.errors import CheckpointError
 from kimi_audio.llm.config import KimiAudioConfig
 from kimi_audio.llm.model import AudioLLM
@@ -34,7 +36,7 @@ from kimi_audio.tokenizer.whisper import WhisperEncoder, WhisperEncoderConfig
 ACOUSTIC_FOLDER = "whisper-large-v3"
 SEMANTIC_FOLDER = "glm-4-voice-tokenizer"
 SHARD_BYTES = 47 * 2**20  # a file with its header stays below 48 MiB
-Part = Literal["llm", "acoustic", "semantic"]
+Part = Literal["llm", "acoustic", "semantic", "flow", "vocoder"]
 CLIP_SILENCE = "kimia_whisper_clip_silence"
 """Field of `config.json`: the acoustic encoder sees only the frames that are kept (see `AcousticEncoder`)."""
 
@@ -43,17 +45,25 @@ QUANTISATION = "quantization_config"
 
 @dataclass
 class ModelParts:
-    """What a model folder holds. `acoustic` is None for a model without continuous features."""
+    """What a model folder holds.
+
+    `acoustic` is None for a model without continuous features, `detokenizer` for one that can't speak.
+    """
 
     llm: AudioLLM
     acoustic: AcousticEncoder | None
     semantic: SemanticTokenizer
     tokenizer: TextTokenizer
     generation_config: dict[str, Any] = field(default_factory=dict)
+    detokenizer: Detokenizer | None = None
 
 
 def load_parts(
-    name: str | Path | None = None, *, dtype: str | torch.dtype = "float32", device: torch.device | str = "cpu"
+    name: str | Path | None = None,
+    *,
+    dtype: str | torch.dtype = "float32",
+    device: torch.device | str = "cpu",
+    with_detokenizer: bool = True,
 ) -> ModelParts:
     """Load a model folder, a hub id or the bundled model (None), in evaluation mode.
 
@@ -62,6 +72,7 @@ def load_parts(
         dtype: `float32`, `bfloat16` or `float16`; `int8` or `int4` for quantised weights and float32 activations in
             the LLM and the acoustic encoder; `auto` is float32, but int8 on the CPU for an LLM stored quantised.
         device: where the weights go.
+        with_detokenizer: load the speaking half, too, where there is one.
 
     Raises:
         CheckpointError: files are missing, damaged, or of another shape than their configuration says.
@@ -86,6 +97,7 @@ def load_parts(
         load_semantic(semantic_folder, dtype=precision(encoders).dtype, device=device),
         TextTokenizer.from_file(folder / "tiktoken.model"),
         read_json(generation) if generation.exists() else {},
+        load_detokenizer(folder, dtype=precision(encoders).dtype, device=device) if with_detokenizer else None,
     )
 
 
@@ -155,6 +167,7 @@ class Storage:
         gate_up: bits of its gate and up projections, if not those of `llm`.
         embedding: bits of its token embedding, and so of a tied head.
         acoustic, semantic: bits of the encoders' linear layers.
+        flow: bits of the linear layers of the detokenizer's flow; the vocoder has none.
         floats: dtype of the parameters that are not quantised; buffers keep theirs.
     """
 
@@ -163,6 +176,7 @@ class Storage:
     embedding: Literal[8] | None = None
     acoustic: Bits | None = None
     semantic: Bits | None = None
+    flow: Bits | None = None
     floats: torch.dtype | None = None
 
     def bits_of(self, part: Part, weight: str) -> Bits | None:
@@ -171,7 +185,7 @@ class Storage:
             return self.embedding
         if part == "llm" and weight.endswith(("gate_proj.weight", "up_proj.weight")):
             return self.gate_up or self.llm
-        return getattr(self, part)
+        return getattr(self, part, None)
 
 
 def save_parts(
@@ -211,6 +225,9 @@ def _write_layout(folder: Path, parts: ModelParts, storage: Storage, shard_bytes
     write_encoder(folder / SEMANTIC_FOLDER, parts.semantic.config.to_dict() | note, tensors, shard_bytes)
     tensors, note = stored_tensors(parts.llm, storage, "llm")
     write_tensors(folder, tensors, shard_bytes)
+    if (speaker := parts.detokenizer) is not None:
+        vocoder, _ = stored_tensors(speaker.vocoder, storage, "vocoder")
+        write_detokenizer(folder, speaker, stored_tensors(speaker.flow, storage, "flow"), vocoder, shard_bytes)
     write_json(folder / "config.json", dict(sorted((config | note).items())))
     write_json(folder / "generation_config.json", parts.generation_config)
     special = parts.llm.config.kimia_token_offset - parts.llm.config.num_base_tokens

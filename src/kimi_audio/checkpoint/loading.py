@@ -4,8 +4,9 @@ The module is built without storage; every tensor is read into its dtype and dev
 tensors (see `quantise`) are dequantised, or kept for the quantised layers of `kernels`, as the precision says.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -85,6 +86,32 @@ def load_module(
         else:
             place(module, names, files.read(stored[names[0]], wanted.dtype, device))
     install(module, quantised, wanted.dtype)
+    return module.eval()
+
+
+def load_state(
+    build: Callable[[], M], state: Mapping[str, Tensor], path: Path, dtype: torch.dtype, device: torch.device | str
+) -> M:
+    """Build a module and give it the tensors of a `.pt` file, by their names in the module.
+
+    Raises:
+        CheckpointError: a tensor is missing, has no place, or has another shape than the module's.
+    """
+    with torch.device("meta"):
+        module = build()
+    slots = tensor_slots(module)
+    if extra := sorted(state.keys() - {name for names in slots for name in names}):
+        raise CheckpointError(f"{path}: tensor {extra[0]} has no place in this model.")
+    for names, slot in slots.items():
+        if names[0] not in state:
+            raise CheckpointError(f"{path}: tensor {names[0]} is missing.")
+        tensor = state[names[0]]
+        if tensor.shape != slot.shape:
+            raise CheckpointError(
+                f"{path}: tensor {names[0]} has shape {list(tensor.shape)}; the configuration asks for "
+                f"{list(slot.shape)}."
+            )
+        place(module, names, tensor.to(device=device, dtype=dtype))
     return module.eval()
 
 

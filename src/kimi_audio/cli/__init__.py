@@ -2,7 +2,8 @@
 
     kimi-audio transcribe a.wav b.mp3          kimi-audio verify CASE…
     kimi-audio ask "What do you hear?" dog.wav kimi-audio info [MODEL]
-    kimi-audio train RECIPE.yaml
+    kimi-audio say "Good morning." -o hi.wav   kimi-audio train RECIPE.yaml
+    kimi-audio chat question.wav -o answer.wav
 
 Results go to standard output, everything else to standard error. Exit codes: 0 all done; 1 a verification failed;
 2 something the user can mend (each with one sentence; the rest of a batch is still done); 130 interrupted.
@@ -17,12 +18,16 @@ import typer
 from kimi_audio.cli.common import INTERRUPTED
 from kimi_audio.cli.listen import ask, transcribe
 from kimi_audio.cli.models import info, verify
+from kimi_audio.cli.speak import chat, say
 from kimi_audio.cli.training import train
 
 app = typer.Typer(
-    help="Kimi-Audio: sound and text in, text out.", no_args_is_help=True, add_completion=False, rich_markup_mode=None
+    help="Kimi-Audio: sound and text in, text and sound out.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
 )
-for command in (transcribe, ask, verify, info, train):
+for command in (transcribe, ask, say, chat, verify, info, train):
     app.command()(command)
 
 

@@ -51,8 +51,10 @@ Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threa
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 
 
-def load(model: str | None, dtype: Dtype, device: Device | None, threads: int | None) -> "KimiAudio":
-    """The model that the options name."""
+def load(
+    model: str | None, dtype: Dtype, device: Device | None, threads: int | None, speaks: bool = True
+) -> "KimiAudio":
+    """The model that the options name; without its speaking half unless `speaks`."""
     import torch
 
     from kimi_audio.model import KimiAudio
@@ -64,7 +66,7 @@ def load(model: str | None, dtype: Dtype, device: Device | None, threads: int | 
         raise ConfigError(
             f"--device {device.value}: this machine has none; present is {', '.join(filter(present.get, present))}"
         )
-    return KimiAudio.from_pretrained(model, dtype=dtype.value, device=device and device.value)
+    return KimiAudio.from_pretrained(model, dtype=dtype.value, device=device and device.value, load_detokenizer=speaks)
 
 
 def command(run: Callable[P, T]) -> Callable[P, T]:

@@ -45,7 +45,7 @@ def transcribe(
         raise ConfigError("--json, --srt and --vtt exclude each other; choose one")
     if output and not (srt or vtt):
         raise ConfigError("-o is the folder for subtitles; it needs --srt or --vtt")
-    listener = common.load(model, dtype, device, threads)
+    listener = common.load(model, dtype, device, threads, speaks=False)
     if srt or vtt:
         _subtitle(listener, audio, subtitles.Format.srt if srt else subtitles.Format.vtt, output)
         return
@@ -86,7 +86,7 @@ def ask(
         with batch.item():
             sounds.append(load_audio(path, SAMPLE_RATE))
     batch.end()
-    listener = common.load(model, dtype, device, threads)
+    listener = common.load(model, dtype, device, threads, speaks=False)
     started = time.perf_counter()
     text = listener.ask(instruction, *sounds).text
     elapsed = time.perf_counter() - started

@@ -231,12 +231,23 @@ def naive_euler(steps: int) -> Schedule:
     return [(time, torch.tensor((1 - 1e-4) / steps)) for time in torch.linspace(0, 1, steps)]
 
 
+def velocity(flow: FlowTransformer, x_BTM: Tensor, codes_BN: Tensor, times_B: Tensor, start: int = 0,
+             cache: KVCache | None = None, guidance: float = 0.0) -> Tensor:
+    """Velocity (B, T, M) with classifier-free guidance; rows without codes then follow those with, in `cache` too."""
+    if not guidance:
+        return flow(x_BTM, codes_BN, times_B, start=start, cache=cache)
+    codes_2BN = torch.cat([codes_BN, torch.full_like(codes_BN, flow.config.no_code)])
+    both = flow(x_BTM.repeat(2, 1, 1), codes_2BN, times_B.repeat(2), start=start, cache=cache)
+    with_codes, without = both.chunk(2)
+    return with_codes + guidance * (with_codes - without)
+
+
 @torch.inference_mode()
 def solve(flow: FlowTransformer, noise_BTM: Tensor, codes_BN: Tensor, schedule: Schedule, *, start: int = 0,
-          cache: KVCache | None = None) -> Tensor:
-    """Normalised mels (B, T, M) from noise; see `FlowTransformer.forward` for the arguments."""
+          cache: KVCache | None = None, guidance: float = 0.0) -> Tensor:
+    """Normalised mels (B, T, M) from noise; see `velocity` and `FlowTransformer.forward` for the arguments."""
     x_BTM = noise_BTM
     for time, width in schedule:
         times_B = whole_time(time, len(x_BTM)).to(x_BTM.device)
-        x_BTM = x_BTM + width.to(x_BTM) * flow(x_BTM, codes_BN, times_B, start=start, cache=cache)
+        x_BTM = x_BTM + width.to(x_BTM) * velocity(flow, x_BTM, codes_BN, times_B, start, cache, guidance)
     return x_BTM

@@ -7,17 +7,19 @@
 
 A chunk is generated together with the first codes of the next one (look-ahead), which are then thrown away and
 generated again with their own chunk. Its finished frames are run through the flow once more to be remembered, the
-newest `remembered_frames` of them. Chunks overlap in the vocoder by half a chunk and are cross-faded (`Stitcher`).
+newest `remembered_frames` of them. Neighbouring chunks are joined by a `Stitcher`.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from kimi_audio.detokenizer.flow import CACHE_TIME, FlowTransformer, Schedule, euler, solve, whole_time
+from kimi_audio.detokenizer.flow import CACHE_TIME, FlowTransformer, Schedule, euler, solve, velocity, whole_time
 from kimi_audio.detokenizer.vocoder import BigVGAN
+from kimi_audio.errors import ConfigError
 
 FRAMES_PER_CODE = 4
 
@@ -25,27 +27,45 @@ Noise = Callable[[int, int], Tensor]
 """(frames, mel bins) → standard normal numbers, float32."""
 
 
+Stitching = Literal["overlap", "official"]
+
+
 @dataclass(frozen=True)
 class StreamConfig:
-    """How speech is cut up.
+    """How speech is cut up, and with how much care it is made. `benchmarks/speech.py` prints what each choice costs.
 
     Attributes:
         chunk_codes: codes of a chunk; 30 are 2.4 s.
+        first_chunk_codes: codes of the first chunk, fewer for an earlier first sound; None: like the others.
         look_ahead_codes: codes that a chunk sees of the next one.
         remembered_frames: how far back a chunk sees, in mel frames of 20 ms.
         positions: when two more chunks might not fit below this position, all is forgotten.
         schedule: the solver's steps.
+        guidance: weight of classifier-free guidance, 0 for none; it doubles the flow's work, and needs one that was
+            trained with codes dropped.
+        stitching: how sounds of neighbouring chunks are joined: `overlap` runs the vocoder over `context_frames` on
+            both sides of what it keeps; `official` fades from one version of half a chunk to the next (`Fade`).
+        context_frames: mel frames of 20 ms; what the vocoder sees at most is its `receptive_frames`.
     """
 
     chunk_codes: int = 30
+    first_chunk_codes: int | None = None
     look_ahead_codes: int = 12
     remembered_frames: int = 900
     positions: int = 4096
     schedule: Schedule = field(default_factory=lambda: euler(29))
+    guidance: float = 0.0
+    stitching: Stitching = "overlap"
+    context_frames: int = 12
 
     def __post_init__(self) -> None:
-        if not 0 <= self.look_ahead_codes < self.chunk_codes:
-            raise ValueError(f"look_ahead_codes is {self.look_ahead_codes}; 0 to {self.chunk_codes - 1} are possible")
+        shortest = min(self.chunk_codes, self.first_chunk_codes or self.chunk_codes)
+        if not 0 <= self.look_ahead_codes < shortest:
+            raise ConfigError(f"look_ahead_codes is {self.look_ahead_codes}; 0 to {shortest - 1} are possible")
+        if not self.schedule:
+            raise ConfigError("the solver needs at least one step")
+        if self.guidance < 0 or self.context_frames < 0:
+            raise ConfigError("guidance and context_frames can't be below 0")
 
 
 class MelStream:
@@ -60,7 +80,7 @@ class MelStream:
         self._forget()
 
     def _forget(self) -> None:
-        self._cache, self._start = self.flow.new_cache(), 0
+        self._cache, self._start = self.flow.new_cache(2 if self.config.guidance else 1), 0
 
     def chunk(self, codes: Sequence[int], final: bool = False) -> Tensor:
         """Mels (T, M) of the codes last looked at and of these, less the new look-ahead unless `final`."""
@@ -70,7 +90,8 @@ class MelStream:
         self._looked_at = codes[kept:]
         codes_1N = torch.tensor(codes, device=weight.device)[None]
         noise_1TM = self.noise(FRAMES_PER_CODE * len(codes), flow.config.input_size)[None].to(weight)
-        mel_1TM = solve(flow, noise_1TM, codes_1N, self.config.schedule, start=self._start, cache=self._cache)
+        mel_1TM = solve(flow, noise_1TM, codes_1N, self.config.schedule, start=self._start, cache=self._cache,
+                        guidance=self.config.guidance)  # fmt: skip
         mel_1TM = mel_1TM[:, : FRAMES_PER_CODE * kept]
         if not final:
             self._remember(mel_1TM, codes_1N[:, :kept])
@@ -81,7 +102,7 @@ class MelStream:
         """Keep keys and values of finished frames; without look-ahead, officially those of the last solver step."""
         if self.config.look_ahead_codes:
             time_1 = whole_time(torch.tensor(CACHE_TIME), 1).to(mel_1TM.device)
-            self.flow(mel_1TM, codes_1N, time_1, start=self._start, cache=self._cache)
+            velocity(self.flow, mel_1TM, codes_1N, time_1, self._start, self._cache, self.config.guidance)
         frames = mel_1TM.shape[1]
         self._cache.advance(frames)
         self._cache.keep_last(self.config.remembered_frames)
@@ -90,8 +111,48 @@ class MelStream:
             self._forget()
 
 
-class Stitcher:
-    """Mels of chunks to one sound, as the official code joins them.
+class Stitcher(Protocol):
+    """Mels of chunks to one sound."""
+
+    def reset(self) -> None: ...
+
+    def chunk(self, mel_TM: Tensor, final: bool = False) -> Tensor:
+        """Samples (L,) that are certain now; `final` ends the sound and leaves the stitcher as new."""
+        ...
+
+
+class Overlap:
+    """The vocoder runs over each chunk with `context` frames before and after it, and only the chunk is kept.
+
+    With at least `vocoder.receptive_frames` of context the sound is that of the whole mel at once.
+    """
+
+    def __init__(self, vocoder: BigVGAN, context: int) -> None:
+        self.vocoder, self.context = vocoder, context
+        self.reset()
+
+    def reset(self) -> None:
+        self._mel_TM: Tensor | None = None
+        self._done = 0  # frames at the start of the mel that were heard already
+
+    @torch.inference_mode()
+    def chunk(self, mel_TM: Tensor, final: bool = False) -> Tensor:
+        mel_TM = mel_TM if self._mel_TM is None else torch.cat([self._mel_TM, mel_TM])
+        certain = mel_TM.shape[0] - (0 if final else self.context)
+        samples_L = torch.zeros(0)
+        if certain > self._done:
+            hop = self.vocoder.config.hop_size
+            samples_L = self.vocoder(mel_TM[None])[0, self._done * hop : certain * hop].float()
+            dropped = max(0, certain - self.context)
+            mel_TM, self._done = mel_TM[dropped:], certain - dropped
+        self._mel_TM = mel_TM
+        if final:
+            self.reset()
+        return samples_L
+
+
+class Fade:
+    """As the official code joins them.
 
     Half of each chunk waits for the next one: it is made again together with it, and the two versions are cross-faded.
     Quirks, reproduced: the fade is a Hamming window, whose ends are 0.08, and the last chunk is not faded in.
@@ -107,7 +168,6 @@ class Stitcher:
 
     @torch.inference_mode()
     def chunk(self, mel_TM: Tensor, final: bool = False) -> Tensor:
-        """Samples (L,) that are certain now."""
         waiting_TM = self._mel_TM
         made_L = self.vocoder((mel_TM if waiting_TM is None else torch.cat([waiting_TM, mel_TM]))[None])[0]
         if final:
@@ -130,13 +190,14 @@ class Stitcher:
 class SpeechStream:
     """One speaker's mouth: codes in, samples out. Many can share a `Detokenizer`."""
 
-    def __init__(self, mels: MelStream, stitcher: Stitcher, chunk_codes: int) -> None:
-        self._mels, self._stitcher, self._chunk_codes = mels, stitcher, chunk_codes
+    def __init__(self, mels: MelStream, stitcher: Stitcher) -> None:
+        self._mels, self._stitcher, self._config = mels, stitcher, mels.config
         self.reset()
 
     def reset(self) -> None:
         """Forget everything."""
         self._codes: list[int] = []
+        self._chunk_codes = self._config.first_chunk_codes or self._config.chunk_codes
         self._mels.reset()
         self._stitcher.reset()
 
@@ -146,6 +207,7 @@ class SpeechStream:
         parts = [torch.zeros(0)]
         while len(self._codes) > self._chunk_codes:
             chunk, self._codes = self._codes[: self._chunk_codes], self._codes[self._chunk_codes :]
+            self._chunk_codes = self._config.chunk_codes
             parts.append(self._stitcher.chunk(self._mels.chunk(chunk)).cpu())
         return torch.cat(parts)
 
@@ -166,11 +228,19 @@ class Detokenizer:
     vocoder: BigVGAN
     config: StreamConfig = StreamConfig()
 
-    def stream(self, noise: Noise = torch.randn) -> SpeechStream:
-        """A new stream; `noise` decides the chance in it."""
-        return SpeechStream(MelStream(self.flow, self.config, noise), Stitcher(self.vocoder), self.config.chunk_codes)
+    @property
+    def sample_rate(self) -> int:
+        """Officially 24000."""
+        return self.vocoder.config.sampling_rate
 
-    def __call__(self, codes: Sequence[int], noise: Noise = torch.randn) -> Tensor:
+    def stream(self, noise: Noise = torch.randn, config: StreamConfig | None = None) -> SpeechStream:
+        """A new stream; `noise` decides the chance in it, `config` stands in for the detokenizer's own."""
+        config = config or self.config
+        is_official = config.stitching == "official"
+        stitcher = Fade(self.vocoder) if is_official else Overlap(self.vocoder, config.context_frames)
+        return SpeechStream(MelStream(self.flow, config, noise), stitcher)
+
+    def __call__(self, codes: Sequence[int], noise: Noise = torch.randn, config: StreamConfig | None = None) -> Tensor:
         """Samples (L,), 24 kHz float32."""
-        stream = self.stream(noise)
+        stream = self.stream(noise, config)
         return torch.cat([stream.push(codes), stream.flush()])

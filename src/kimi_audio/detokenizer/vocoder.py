@@ -8,6 +8,7 @@ The convolutions of official checkpoints are weight-normed (`weight_g`, `weight_
 is what inference needs; `folded` and `unfolded` convert, exactly. Other names are the official ones.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
@@ -54,6 +55,19 @@ class VocoderConfig:
 
     def to_dict(self) -> dict[str, Any]:
         return {**FIXED, **asdict(self)}
+
+    @property
+    def receptive_frames(self) -> int:
+        """Mel frames on either side of a frame that its samples can depend on, at most."""
+        snakes = 2 * max(map(len, self.resblock_dilation_sizes)) * (TAPS // 2)
+        reach, rate = 3.0, 1
+        for upsampling, kernel in zip(self.upsample_rates, self.upsample_kernel_sizes, strict=True):
+            reach += -(-kernel // upsampling) / rate
+            rate *= upsampling
+            blocks = zip(self.resblock_kernel_sizes, self.resblock_dilation_sizes, strict=True)
+            widest = max((size - 1) // 2 * sum(d + 1 for d in dilations) for size, dilations in blocks)
+            reach += (snakes + widest) / rate
+        return math.ceil(reach + (TAPS // 2 + 3) / rate)
 
 
 def _tuples(value: Any) -> Any:

@@ -5,6 +5,7 @@
         for row, text_id in zip(step.rows, step.text_ids):
             ...
     answers = collect(decode(...), vocab, len(prompts))
+    decode(llm, vocab, prompts, budgets, params, output_type="both", texts=[ids])     # these words, spoken
 
 There is one loop. One prompt is a batch of one; a written answer is a spoken one whose audio stream stays
 blank. Prompts of different lengths are padded on the left, so that all rows write their cache at one place.
@@ -87,6 +88,7 @@ def decode(
     output_type: OutputType = "text",
     generator: torch.Generator | None = None,
     break_loops: bool = False,
+    texts: Sequence[Sequence[int]] | None = None,
 ) -> Generator[Step, None, None]:
     """Answer prompts, one step of all rows at a time.
 
@@ -97,6 +99,8 @@ def decode(
         output_type: ``text`` ends a row at ``text_eos``; ``both`` at the end of its audio stream.
         generator: on the model's device; None uses torch's global one.
         break_loops: forbid the next id of a phrase said over and over (`loops`), and end a row that goes on looping.
+        texts: what each row's text stream is to say, without ``text_eos``; nothing is drawn for it then, and the audio
+            stream does not end before it.
 
     Raises:
         ConfigError: when speech is wanted of a model without an audio branch.
@@ -105,12 +109,15 @@ def decode(
         raise ConfigError("this model has no audio branch (kimia_mimo_layers is 0); ask for output_type 'text'")
     speaks = output_type == "both"
     batch = _Batch(llm, prompts, vocab.text_blank, speaks, max(budgets))
-    rows = [_Row(index, limit) for index, limit in enumerate(budgets)]
+    given = [None] * len(prompts) if texts is None else [[*text, vocab.text_eos] for text in texts]
+    rows = [_Row(index, limit, text) for index, (limit, text) in enumerate(zip(budgets, given, strict=True))]
     for index in range(max(budgets)):
         text_logits_NV, audio_logits_NV = batch.forward()
         for n, row in enumerate(rows):
             if row.forbidden is not None:
                 text_logits_NV[n, row.forbidden] = -torch.inf
+            if row.given is not None and not row.text_done and audio_logits_NV is not None:
+                audio_logits_NV[n, [vocab.msg_end, vocab.media_end]] = -torch.inf
         sampled = batch.sample(text_logits_NV, audio_logits_NV, params, generator)
 
         step = Step([], [], [], [])
@@ -158,6 +165,7 @@ class _Row:
 
     index: int
     budget: int
+    given: list[int] | None = None
     text_ids: list[int] = field(default_factory=list)
     text_done: bool = False
     ended: bool = False
@@ -166,6 +174,8 @@ class _Row:
 
     def write(self, step: int, text_id: int, audio_id: int, vocab: Vocabulary, speaks: bool) -> tuple[int, int]:
         """Take the sampled ids of a step; returns what the streams get, which is fed back to the model."""
+        if self.given is not None and not self.text_done:
+            text_id = self.given[step]
         if self.text_done:
             text_id = vocab.text_blank
         elif text_id == vocab.text_eos:

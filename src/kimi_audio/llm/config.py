@@ -6,7 +6,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class KimiAudioConfig:
-    """Sizes, id space and branch layout. Field names are the official ones; `extra` keeps what we do not read."""
+    """Sizes, id space and branch layout. Field names are the official ones; `extra` keeps what we do not read.
+
+    Ours alone is `kimia_tie_mimo_output`: the audio head shares the embedding's rows, as the text head may.
+    """
 
     vocab_size: int
     hidden_size: int
@@ -28,6 +31,7 @@ class KimiAudioConfig:
     max_position_embeddings: int = 8192
     use_whisper_feature: bool = True
     tie_word_embeddings: bool = False
+    kimia_tie_mimo_output: bool = False
     extra: dict[str, Any] = field(default_factory=dict)
 
     @classmethod

@@ -145,6 +145,8 @@ class AudioLLM(nn.Module):
             self.lm_head.weight = self.model.embed_tokens.weight
         if config.kimia_mimo_layers:
             self.mimo_output = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+            if config.kimia_tie_mimo_output:
+                self.mimo_output.weight = self.model.embed_tokens.weight
 
     def new_cache(self, batch: int = 1, capacity: int = 256) -> KVCache:
         """An empty cache for `batch` rows, in the model's activation dtype and device."""

@@ -90,6 +90,7 @@ def detokenizer_e2e(case: Case) -> Results:
             remembered_frames=config["max_kv_cache_tokens"],
             positions=settings["max_pos_size"],
             schedule=euler(config["ode_steps"] - 1),
+            stitching="official",
         )
         torch.manual_seed(settings["seed"])
         samples_L = Detokenizer(flow, vocoder, stream_config)(case.inputs[f"{name}.tokens"].tolist())

@@ -71,6 +71,7 @@ class Reader:
             lambda audio: self.listen(str(audio), rng),
             output_type="both" if speaks else "text",
             training=True,
+            learn_speech=True,
             open_answer=False,
         )
 

@@ -1,0 +1,221 @@
+"""`say` and `chat`: text to speech, and conversations in which both sides may speak."""
+
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from kimi_audio.cli import common, sound
+from kimi_audio.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from kimi_audio.detokenizer.streaming import StreamConfig
+    from kimi_audio.generation import Reply
+    from kimi_audio.messages import Message
+    from kimi_audio.model import KimiAudio
+
+Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="WAV", help="Write the sound to this file.")]
+Play = Annotated[bool, typer.Option("--play", help="Play the sound; needs the extra `live`.")]
+Seed = Annotated[int | None, typer.Option("--seed", help="Say it the same way each time.")]
+Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Solver steps: fewer are quicker, more are finer.")]
+Chunk = Annotated[int | None, typer.Option("--chunk", min=2, help="Codes of 80 ms that are made to sound at a time.")]
+
+
+@common.command
+def say(
+    text: Annotated[str | None, typer.Argument(metavar="[TEXT]", help="What to say; - reads standard input.")] = None,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="Say what is in this text file.")] = None,
+    output: Output = None,
+    play: Play = False,
+    seed: Seed = None,
+    steps: Steps = None,
+    chunk: Chunk = None,
+    model: common.Model = None,
+    dtype: common.DtypeOption = common.Dtype.auto,
+    device: common.DeviceOption = None,
+    threads: common.Threads = None,
+) -> None:
+    """Say a text of any length. Ctrl-C stops; what was said so far is kept."""
+    words = _words(text, file)
+    if output is None and not play:
+        raise ConfigError("where should the sound go? Give -o FILE.wav, --play or both")
+    with _mouth(output, play) as mouth:
+        speaker = common.load(model, dtype, device, threads)
+        started, first = time.perf_counter(), None
+        mouth.open(speaker.speech_rate)
+        for samples in speaker.say(words, seed=seed, speech=_manner(speaker, steps, chunk)):
+            first = first or time.perf_counter() - started
+            mouth.write(samples)
+        elapsed = time.perf_counter() - started
+    common.tell(
+        f"{mouth.seconds:.1f} s of speech in {elapsed:.1f} s ({elapsed / max(mouth.seconds, 1e-9):.2f} × real time), "
+        f"the first after {first or elapsed:.2f} s" + (f"; wrote {output}" if output else "")
+    )
+
+
+@common.command
+def chat(
+    question: Annotated[str | None, typer.Argument(metavar="[AUDIO]", help="A spoken question.")] = None,
+    output: Output = None,
+    play: Play = False,
+    seed: Seed = None,
+    steps: Steps = None,
+    chunk: Chunk = None,
+    model: common.Model = None,
+    dtype: common.DtypeOption = common.Dtype.auto,
+    device: common.DeviceOption = None,
+    threads: common.Threads = None,
+) -> None:
+    """Answer a spoken question, in writing and aloud; without one, hold a conversation at the terminal.
+
+    In a conversation each line is typed text or the path of a sound; with a microphone (extra `live`) an empty line
+    listens until you pause. With -o, the answers follow one another in the file. Ctrl-D ends it.
+    """
+    with _mouth(output, play) as mouth:
+        if question is not None and not Path(question).is_file():
+            raise DataError(f"{question}: no such file; a question is a sound file")
+        partner = common.load(model, dtype, device, threads)
+        if partner.detokenizer is not None:
+            mouth.open(partner.speech_rate)
+        elif output or play:
+            raise ConfigError("this model has no detokenizer and can't speak; leave out -o and --play for its text")
+        speech = _manner(partner, steps, chunk)
+        if question is not None:
+            _answer(partner, [_message("audio", question)], mouth, seed, speech)
+            return
+        history: list[Message] = []
+        for turn in _turns():
+            with common.Batch().item():
+                reply = _answer(partner, [*history, turn], mouth, seed, speech)
+                history += [turn, reply.message]
+
+
+def _answer(
+    partner: "KimiAudio", messages: "list[Message]", mouth: "Mouth", seed: int | None, speech: "StreamConfig | None"
+) -> "Reply":
+    """Print and say the answer as it is made."""
+    output_type = "text" if partner.detokenizer is None else "both"
+    with closing(partner.stream(messages, output_type, seed=seed, speech=speech)) as answer:
+        for piece in answer:
+            if isinstance(piece, str):
+                print(piece, end="", flush=True)
+            else:
+                mouth.write(piece)
+    print(flush=True)
+    return answer.reply
+
+
+def _turns() -> "Iterator[Message]":
+    """What the user says, types or names, until the end of the input."""
+    listens = sys.stdin.isatty() and sound.has_microphone()
+    if sys.stdin.isatty():
+        hint = "Enter alone listens; " if listens else ""
+        common.tell(f"type something or name a sound file; {hint}Ctrl-D ends the conversation")
+    while True:
+        if sys.stdin.isatty():
+            print("> ", end="", flush=True)
+        line = sys.stdin.readline()
+        if not line:
+            return
+        words = line.strip()
+        if words:
+            yield _message("audio" if Path(words).is_file() else "text", words)
+        elif listens:
+            heard = sound.hear()
+            if heard is None:
+                common.tell("nobody spoke")
+            else:
+                yield _message("audio", heard)
+
+
+def _message(kind: Any, content: Any) -> "Message":
+    from kimi_audio.messages import Message
+
+    return Message("user", kind, content)
+
+
+def _words(text: str | None, file: Path | None) -> str:
+    if (text is None) == (file is None):
+        raise ConfigError("give either the text to say, - for standard input, or --file")
+    if file is not None:
+        try:
+            return file.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise DataError(f"{file}: is not a text file in UTF-8") from None
+    assert text is not None
+    return sys.stdin.read() if text == "-" else text
+
+
+def _manner(model: "KimiAudio", steps: int | None, chunk: int | None) -> "StreamConfig | None":
+    """The model's way to speak with what the options change of it."""
+    from dataclasses import replace
+
+    from kimi_audio.detokenizer.flow import euler
+
+    if model.detokenizer is None:
+        return None
+    config = model.detokenizer.config
+    if steps:
+        config = replace(config, schedule=euler(steps))
+    if chunk:
+        config = replace(config, chunk_codes=chunk, first_chunk_codes=None,
+                         look_ahead_codes=min(config.look_ahead_codes, chunk // 2))  # fmt: skip
+    return config
+
+
+class Mouth:
+    """File and loudspeaker of a command, opened once the model's sample rate is known."""
+
+    def __init__(self, output: Path | None, play: bool) -> None:
+        self._output, self._play = output, play
+        self._sinks: sound.Sinks | None = None
+        self._rate, self._samples = 1, 0
+
+    def open(self, rate: int) -> None:
+        output, self._rate = self._output, rate
+        self._sinks = sound.Sinks(
+            (lambda: sound.WavFile(output, rate)) if output else None,
+            (lambda: sound.Loudspeaker(rate)) if self._play else None,
+        )
+
+    def write(self, samples: Any) -> None:
+        if self._sinks is not None:
+            self._sinks.write(samples)
+            self._samples += len(samples)
+
+    def close(self) -> None:
+        if self._sinks is not None:
+            self._sinks.close()
+
+    @property
+    def seconds(self) -> float:
+        return self._samples / self._rate
+
+
+@contextmanager
+def _mouth(output: Path | None, play: bool) -> Iterator[Mouth]:
+    """A mouth that is closed whatever happens; Ctrl-C and full disks leave what was said before them, and say so."""
+    if output is not None:
+        if output.suffix.lower() != ".wav":
+            raise ConfigError(f"{output}: sound is written as .wav; give the file that ending")
+        with output.open("ab"):  # what can't be written is told before the model is loaded
+            pass
+    mouth = Mouth(output, play)
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with closing(mouth):
+            yield mouth
+    except KeyboardInterrupt:
+        kept = f"; {mouth.seconds:.1f} s of speech are in {output}" if output else ""
+        common.tell(f"interrupted{kept}")
+        raise typer.Exit(common.INTERRUPTED) from None
+    except OSError as error:
+        kept = f"; {mouth.seconds:.1f} s of speech were written" if mouth.seconds else ""
+        raise DataError(f"{error.filename or output or 'output'}: {error.strerror or error}{kept}") from error
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -1,0 +1,61 @@
+"""Text to be spoken, cut into pieces that a model says in one breath.
+
+for piece in spoken_pieces(open("book.txt").read()):
+    ...                                             # a sentence or a few short ones, at most 200 characters
+"""
+
+import re
+from collections.abc import Iterator
+
+from kimi_audio.errors import DataError
+
+LONGEST = 200
+"""Characters of a piece: about 15 s of speech."""
+
+SENTENCE = re.compile(r"(?<=[.!?…。！？])[\"'”’)\]]*\s+|\n\s*\n|(?<=[。！？])")
+CLAUSE = re.compile(r"(?<=[,;:，、；：])\s*|\s+[–—-]\s+")
+
+
+def spoken_pieces(text: str, longest: int = LONGEST) -> Iterator[str]:
+    """Cut at the ends of sentences, else of clauses, else between words; short neighbours stay together.
+
+    Raises:
+        DataError: when nothing in the text can be pronounced.
+    """
+    if not any(character.isalnum() for character in text):
+        raise DataError("the text holds nothing to say: no letter and no digit.")
+    waiting = ""
+    for sentence in SENTENCE.split(text):
+        for part in _fitting(" ".join(sentence.split()), longest):
+            if waiting and len(waiting) + 1 + len(part) > longest:
+                yield waiting
+                waiting = ""
+            waiting = f"{waiting} {part}".strip()
+            if any(mark in part[-2:] for mark in ".!?") and len(waiting) > longest // 3:
+                yield waiting
+                waiting = ""
+    if waiting:
+        yield waiting
+
+
+def _fitting(sentence: str, longest: int) -> Iterator[str]:
+    """A sentence that has something to say, as it is or in parts of at most `longest` characters."""
+    if not any(character.isalnum() for character in sentence):
+        return
+    if len(sentence) <= longest:
+        yield sentence
+        return
+    line = ""
+    for clause in CLAUSE.split(sentence):
+        for word in [clause] if len(clause) <= longest else _words(clause, longest):
+            if line and len(line) + 1 + len(word) > longest:
+                yield line
+                line = ""
+            line = f"{line} {word}".strip()
+    if line:
+        yield line
+
+
+def _words(clause: str, longest: int) -> list[str]:
+    """The words of a clause; those longer than a piece, cut."""
+    return [word[at : at + longest] for word in clause.split() for at in range(0, len(word), longest)]
