@@ -189,3 +189,35 @@ def test_mistakes_in_what_a_recipe_points_to(folder):
 def read_recipe_of(folder):
     (folder / "sft.yaml").write_text(SFT)
     return read_recipe(folder / "sft.yaml")
+
+
+SPEAKING = """
+objective: {objective}
+model: {model}
+run: runs/{objective}
+cache: cache
+recordings: [tones.jsonl]
+dev: tones.jsonl
+train: {{steps: 2, learning_rate: 1e-3, evaluate_steps: 2}}
+"""
+FRESH = "fresh: {hidden_size: 16, depth: 1, num_heads: 2, channels: 32, kernels: [3]}\n"
+
+
+def test_a_detokenizer_from_nothing_to_a_model_that_has_one(folder):
+    first = SPEAKING.format(objective="flow", model="init") + FRESH
+    (folder / "flow.yaml").write_text(first + "chunk_seconds: [0.1, 0.2]\n")
+    assert run_recipe(folder / "flow.yaml").dev["velocity_error"] > 0
+    second = SPEAKING.format(objective="vocoder", model="runs/flow/model")
+    (folder / "vocoder.yaml").write_text(second + "discriminator_channels: 2\nbatch: 2\nsegment_frames: 8\n")
+    assert run_recipe(folder / "vocoder.yaml").dev["mel_loss"] > 0
+    one, both = (load_parts(folder / f"runs/{name}/model").detokenizer for name in ("flow", "vocoder"))
+    assert one is not None and both is not None
+    assert torch.equal(one.flow.input_linear.weight, both.flow.input_linear.weight)
+    assert not torch.equal(one.vocoder.conv_pre.weight, both.vocoder.conv_pre.weight)
+    assert len(both([1, 2, 3])) == 3 * 1920
+
+
+def test_a_new_detokenizer_is_asked_for_just_where_there_is_none(folder):
+    (folder / "flow.yaml").write_text(SPEAKING.format(objective="flow", model="init"))
+    with pytest.raises(ConfigError, match="has no detokenizer; set fresh"):
+        run_recipe(folder / "flow.yaml")

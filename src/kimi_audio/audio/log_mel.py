@@ -26,7 +26,7 @@ def _mel_to_hz(mel: np.ndarray) -> np.ndarray:
     return np.where(mel < 15.0, mel * (200.0 / 3), 1000.0 * np.exp((mel - 15.0) * np.log(6.4) / 27.0))
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)
 def mel_filters(n_mels: int, n_fft: int = N_FFT, sample_rate: int = SAMPLE_RATE,
                 fmin: float = 0.0, fmax: float | None = None) -> Tensor:
     """Area-normalised triangular Slaney filters, float32 (n_mels, n_fft // 2 + 1)."""

@@ -1,7 +1,7 @@
 """Decoded recordings of a manifest in one file, so that training reads samples instead of decoding again.
 
     store = WaveformStore.build([Path("speech.train.jsonl")], Path("cache/speech.train"))
-    store.rows[7]["text"], store.samples(7)                 # float32 (L,), 16 kHz mono
+    store.rows[7]["text"], store.samples(7)                 # float32 (L,), 16 kHz mono, or another `rate`
 
 `samples.i16` holds the samples end to end, `index.jsonl` the manifest rows with their place. Building goes on where it
 stopped; rows that cannot be decoded are left out and named.
@@ -16,6 +16,8 @@ from kimi_audio.audio.decode import load_audio
 from kimi_audio.data.manifest import read_recordings
 from kimi_audio.errors import AudioError
 
+SAMPLE_RATE = 16_000
+
 
 class WaveformStore:
     """Rows of a manifest with their samples, memory-mapped."""
@@ -26,8 +28,8 @@ class WaveformStore:
         self._samples = np.memmap(folder / "samples.i16", np.int16, "r") if self.rows else np.zeros(0, np.int16)
 
     @classmethod
-    def build(cls, manifests: list[Path], folder: Path) -> "WaveformStore":
-        """Decode what is not decoded yet of the manifests' rows, in order, and open the store."""
+    def build(cls, manifests: list[Path], folder: Path, rate: int = SAMPLE_RATE) -> "WaveformStore":
+        """Decode to `rate` what is not decoded yet of the manifests' rows, in order, and open the store."""
         folder.mkdir(parents=True, exist_ok=True)
         index, data = folder / "index.jsonl", folder / "samples.i16"
         rows = [row for path in manifests for row in read_recordings(path)]
@@ -37,7 +39,7 @@ class WaveformStore:
             samples.truncate(2 * end)
             for row in rows[len(done) :]:
                 try:
-                    decoded = load_audio(row["audio"])
+                    decoded = load_audio(row["audio"], rate)
                 except AudioError as error:
                     row |= {"skipped": str(error)}
                 else:
@@ -58,6 +60,6 @@ class WaveformStore:
         return self.rows[index]["length"]
 
     def samples(self, index: int) -> np.ndarray:
-        """Samples of one row: float32 (L,), 16 kHz mono."""
+        """Samples of one row: float32 (L,), mono."""
         row = self.rows[index]
         return self._samples[row["offset"] : row["offset"] + row["length"]].astype(np.float32) / 32767

@@ -89,9 +89,10 @@ class TimeEmbedding(nn.Module):
         first, second = nn.Linear(2 * frequencies, hidden_size), nn.Linear(hidden_size, hidden_size)
         self.mlp = nn.Sequential(first, nn.SiLU(), second)
 
-    def forward(self, times_B: Tensor) -> Tensor:
-        exponents = torch.arange(self.frequencies, device=times_B.device) / self.frequencies
-        angles = times_B[:, None].float() * torch.exp(-math.log(10000.0) * exponents)
+    def forward(self, times: Tensor) -> Tensor:
+        """Times of any shape to vectors (..., hidden_size)."""
+        exponents = torch.arange(self.frequencies, device=times.device) / self.frequencies
+        angles = times[..., None].float() * torch.exp(-math.log(10000.0) * exponents)
         waves = torch.cat([angles.cos(), angles.sin()], -1)
         return self.mlp(waves.to(next(self.mlp.parameters()).dtype))
 
@@ -184,22 +185,24 @@ class FlowTransformer(nn.Module):
         return KVCache(config.depth, batch, config.num_heads, config.hidden_size // config.num_heads,
                        capacity=capacity, dtype=weight.dtype, device=weight.device)  # fmt: skip
 
-    def forward(self, x_BTM: Tensor, codes_BN: Tensor, times_B: Tensor, *, start: int = 0, mask: Tensor | None = None,
-                cache: KVCache | None = None) -> Tensor:
+    def forward(self, x_BTM: Tensor, codes_BN: Tensor, times: Tensor, *, start: int = 0,
+                positions_T: Tensor | None = None, mask: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
         """Velocity (B, T, M).
 
         Args:
             x_BTM: normalised mels on their way from noise.
             codes_BN: int64, T = r · N; frame t belongs to code t // r.
-            times_B: whole numbers, 0…1000.
-            start: position of the first frame.
+            times: whole numbers, 0…1000, of the rows (B,) or of each code (B, N).
+            start: position of the first frame; the others follow.
+            positions_T: positions of all frames instead.
             mask: bool, broadcastable to (B, heads, T, cached + T); True attends. None: every frame sees all.
             cache: frames seen before; it is written, but not advanced.
         """
         config, frames = self.config, x_BTM.shape[1]
-        c_BND = self.t_embedder(times_B)[:, None] + self.semantic_token_embedding(codes_BN)
-        positions = torch.arange(start, start + frames, device=x_BTM.device)
-        rotary_Td = rotary(positions, config.hidden_size // config.num_heads, config.rope_base,
+        c_BND = self.t_embedder(times if times.ndim == 2 else times[:, None]) + self.semantic_token_embedding(codes_BN)
+        if positions_T is None:
+            positions_T = torch.arange(start, start + frames, device=x_BTM.device)
+        rotary_Td = rotary(positions_T, config.hidden_size // config.num_heads, config.rope_base,
                            config.rope_interpolation_factor)  # fmt: skip
         x_BNrD = self.input_linear(x_BTM).unflatten(1, (codes_BN.shape[1], -1))
         for index, block in enumerate(self.blocks):

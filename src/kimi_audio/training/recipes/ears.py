@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import track
 
 from kimi_audio.audio.decode import load_audio
-from kimi_audio.checkpoint.layout import ModelParts
+from kimi_audio.checkpoint.layout import SEMANTIC_FOLDER, ModelParts
 from kimi_audio.data.augment import AugmentConfig, Augmenter, rng_of
 from kimi_audio.data.cache import HeardCache, fill, listener_hash, split_key, variant_key
 from kimi_audio.data.manifest import read_recordings
@@ -74,6 +74,14 @@ class CachedEars:
     def _listen(self, samples: np.ndarray) -> Heard:
         codes = self.semantic.encode([samples])[0].tolist()
         return Heard(codes, self.acoustic(samples) if self.acoustic is not None else None)
+
+
+def codes_of(audios: Sequence[str], model: Path, parts: ModelParts, cache: Path) -> HeardCache:
+    """The semantic codes of recordings, cached; for what only speaks, and needs no acoustic features."""
+    ears = CachedEars(model, replace(parts, acoustic=None), cache, None, 0)
+    ears.cache = HeardCache(cache / f"codes-{listener_hash(model, [SEMANTIC_FOLDER])}")
+    ears.hear(audios, variants=0)
+    return ears.cache
 
 
 class LiveEars(CachedEars):
