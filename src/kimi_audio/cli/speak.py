@@ -200,9 +200,11 @@ class Mouth:
 @contextmanager
 def _mouth(output: Path | None, play: bool) -> Iterator[Mouth]:
     """A mouth that is closed whatever happens; Ctrl-C and full disks leave what was said before them, and say so."""
+    is_new = False
     if output is not None:
         if output.suffix.lower() != ".wav":
             raise ConfigError(f"{output}: sound is written as .wav; give the file that ending")
+        is_new = not output.exists()
         with output.open("ab"):  # what can't be written is told before the model is loaded
             pass
     mouth = Mouth(output, play)
@@ -219,3 +221,5 @@ def _mouth(output: Path | None, play: bool) -> Iterator[Mouth]:
         raise DataError(f"{error.filename or output or 'output'}: {error.strerror or error}{kept}") from error
     finally:
         signal.signal(signal.SIGINT, previous)
+        if output is not None and is_new and not mouth.seconds:
+            output.unlink(missing_ok=True)  # nothing was said
