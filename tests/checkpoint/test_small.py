@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from kimi_audio.checkpoint.layout import load_parts
-from kimi_audio.checkpoint.small import build_small
+from kimi_audio.checkpoint.layout import load_parts, save_parts
+from kimi_audio.checkpoint.small import add_audio_branch, build_small
 from kimi_audio.vocab import Vocabulary
 
 TEXTS = ["the cat sat on the mat", "user and assistant say hello", "where is the cat"] * 5
@@ -76,3 +76,21 @@ def test_special_rows(sources, tmp_path):
     newline = source_vocabulary_ids(llm_folder, "\n")
     assert torch.equal(first[vocab.kimia_assistant_msg_start], rows[newline[0]])
     assert (first[vocab.token_offset :] - rows.mean(0)).std() < 0.03
+
+
+def test_an_audio_branch_is_added_without_a_change_to_the_text(sources, tmp_path):
+    llm, whisper, _ = sources
+    build_small(llm, whisper, tmp_path / "listens", vocab_size=290, texts=TEXTS)
+    parts = load_parts(tmp_path / "listens")
+    listens = parts.llm
+    speaks = parts.llm = add_audio_branch(listens, layers=2)
+    ids = torch.tensor([[3, 7, 9]])
+    with torch.inference_mode():
+        before, after = listens(ids, ids), speaks(ids, ids)
+    assert torch.equal(before.text_logits, after.text_logits) and before.audio_logits is None
+    # The fork is after the layer three quarters up, and copies of the last layers follow: the trunk's own way on.
+    assert after.audio_logits is not None and after.audio_logits.shape == after.text_logits.shape
+    save_parts(tmp_path / "speaks", parts)
+    again = load_parts(tmp_path / "speaks").llm
+    assert again.mimo_output.weight is again.model.embed_tokens.weight
+    assert torch.equal(again(ids, ids).audio_logits, after.audio_logits)

@@ -14,12 +14,24 @@ from kimi_audio.prompt import Heard
 from kimi_audio.training.objectives.sft import (
     ConversationSource,
     Reader,
+    SaySource,
     Task,
     TaskSource,
     instructions,
 )
 
-OTHERS = ("caption", "digit", "emotion", "keyword", "question", "scene", "sound_event", "speaker_age", "speaker_gender")
+OTHERS = (
+    "caption",
+    "digit",
+    "emotion",
+    "keyword",
+    "question",
+    "say",
+    "scene",
+    "sound_event",
+    "speaker_age",
+    "speaker_gender",
+)
 
 
 def words(line: str) -> str:
@@ -96,3 +108,18 @@ def test_conversations_are_taken_as_they_stand(vocab, cache):
     assert audio == [vocab.token_offset + 2] * 4 + [vocab.media_end]
     assert vocab.speech_ctd in prompt.audio_ids  # somebody answers in speech
     assert variant_key("a.wav", 0) == "a.wav"
+
+
+def test_a_text_is_asked_for_and_answered_in_both_streams(vocab, cache):
+    reader = Reader(vocab, lambda text: list(text.encode()), cache)
+    source = SaySource([{"audio": "b.wav", "text": "no"}], ["Say:", "Read:"], reader)
+    asked = set()
+    for seed in range(20):
+        prompt = source.prompt(0, np.random.default_rng(seed))
+        text = [i for i, m in zip(prompt.text_ids, prompt.text_loss_mask, strict=True) if m]
+        audio = [i for i, m in zip(prompt.audio_ids, prompt.audio_loss_mask, strict=True) if m]
+        assert text == [*b"no", vocab.text_eos]
+        assert audio == [vocab.token_offset + 2] * 4 + [vocab.msg_end]
+        assert not prompt.features and prompt.text_loss_mask.index(True) == prompt.audio_loss_mask.index(True) - 6
+        asked.add(bytes(i for i in prompt.text_ids[: prompt.text_loss_mask.index(True)] if i < 256).decode())
+    assert asked == {"Say: no", "Read: no"}

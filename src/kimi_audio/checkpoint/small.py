@@ -9,6 +9,7 @@ and drawn from a fixed seed.
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from kimi_audio.checkpoint.files import read_json, read_tensors, write_json, wri
 from kimi_audio.checkpoint.layout import ACOUSTIC_FOLDER, CLIP_SILENCE, SEMANTIC_FOLDER, SHARD_BYTES, write_encoder
 from kimi_audio.checkpoint.vocabulary import MISSING, SourceVocabulary, choose_tokens, read_vocabulary, write_tiktoken
 from kimi_audio.errors import CheckpointError
+from kimi_audio.llm.model import AudioLLM
 from kimi_audio.tokenizer.semantic import SemanticTokenizerConfig
 from kimi_audio.vocab import Vocabulary
 
+EMBEDDING = "model.embed_tokens.weight"
 NEW_ROW_STD = 0.02
 """Spread of new embedding rows around the mean row."""
 
@@ -147,16 +150,36 @@ def new_parts(config: dict[str, Any], state: dict[str, Tensor], generator: torch
         f"{adaptor}.4.weight": embed.new_full((dim,), float(embed.float().std())),
         f"{adaptor}.4.bias": embed.new_zeros(dim),
     }
+    return parts | audio_branch(config, state)
+
+
+def audio_branch(config: dict[str, Any], state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The `kimia_mimo_layers` layers of the audio branch as copies of the trunk's last ones; its norm and head."""
     n_mimo = config["kimia_mimo_layers"]
-    if n_mimo:
-        first = config["num_hidden_layers"] - n_mimo
-        for name in [name for name in state if name.startswith("model.layers.")]:
-            layer, rest = name.removeprefix("model.layers.").split(".", 1)
-            if int(layer) >= first:
-                parts[f"model.mimo_layers.{int(layer) - first}.{rest}"] = state[name].clone()
-        parts["model.mimo_norm.weight"] = state["model.norm.weight"].clone()
-        parts["mimo_output.weight"] = embed.clone()
+    if not n_mimo:
+        return {}
+    first, parts = config["num_hidden_layers"] - n_mimo, {}
+    for name in [name for name in state if name.startswith("model.layers.")]:
+        layer, rest = name.removeprefix("model.layers.").split(".", 1)
+        if int(layer) >= first:
+            parts[f"model.mimo_layers.{int(layer) - first}.{rest}"] = state[name].clone()
+    parts["model.mimo_norm.weight"] = state["model.norm.weight"].clone()
+    if not config.get("kimia_tie_mimo_output"):
+        parts["mimo_output.weight"] = state["model.embed_tokens.weight"].clone()
     return parts
+
+
+def add_audio_branch(llm: AudioLLM, layers: int) -> AudioLLM:
+    """A model that only listens, with an audio branch of so many layers, for it to learn to speak.
+
+    The audio head shares the embedding's rows: a code is written as it is read.
+    """
+    assert llm.config.kimia_mimo_layers == 0, "the model has an audio branch already"
+    config = replace(llm.config, kimia_mimo_layers=layers, kimia_tie_mimo_output=True)
+    state = llm.state_dict()
+    speaking = AudioLLM(config)
+    speaking.load_state_dict(state | audio_branch(config.to_dict(), state) | {"mimo_output.weight": state[EMBEDDING]})
+    return speaking.eval()
 
 
 def encoder_tensors(tensors: dict[str, Tensor], where: str | Path) -> dict[str, Tensor]:

@@ -129,6 +129,27 @@ class TaskSource:
 
 
 @dataclass(frozen=True)
+class SaySource:
+    """Texts to read aloud, with recordings of them: a mixture source. Rows have `audio` and `text`.
+
+    The text follows a drawn wording of the instruction, and is written and spoken side by side in the answer.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    wordings: Sequence[str]
+    reader: Reader
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def prompt(self, index: int, rng: np.random.Generator) -> Prompt:
+        row = self.rows[index]
+        wording = self.wordings[int(rng.integers(len(self.wordings)))]
+        asked = Message("user", "text", f"{wording} {row['text']}")
+        return self.reader.prompt([asked, Message("assistant", "audio-text", (row["audio"], row["text"]))], rng)
+
+
+@dataclass(frozen=True)
 class ConversationSource:
     """Conversations as they stand, each a list of messages: a mixture source."""
 

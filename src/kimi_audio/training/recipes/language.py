@@ -17,11 +17,12 @@ from kimi_audio.prompt import Prompt
 from kimi_audio.training.mixture import Mixture, Source
 from kimi_audio.training.objectives.language import LanguageObjective, Regularisation
 from kimi_audio.training.objectives.pretrain import TASKS, Segment, pretraining_mixture
-from kimi_audio.training.objectives.sft import ConversationSource, Reader, Task, TaskSource, instructions
+from kimi_audio.training.objectives.sft import ConversationSource, Reader, SaySource, Task, TaskSource, instructions
 from kimi_audio.training.recipes.ears import AugmentRecipe, CachedEars, LiveEars
 from kimi_audio.training.trainer import TrainConfig
 from kimi_audio.vocab import Vocabulary
 
+SAY = "say"
 FRAME = 4
 """Positions that a segment takes besides its codes and text: media_begin, media_end, text_eos and one to spare."""
 
@@ -29,6 +30,8 @@ FRAME = 4
 @dataclass(frozen=True)
 class DataRecipe:
     """One source of instruction tuning. With `task` a manifest of recordings, without one of conversations.
+
+    The task `say` is the other way round: the recording of a row's `text` is the answer.
 
     Attributes:
         answer: field of the recordings that holds the right answer.
@@ -184,6 +187,9 @@ def _sft_source(data: DataRecipe, manifest: Path, ears: CachedEars, read: Reader
         return ConversationSource(conversations, read)
     rows = read_recordings(manifest, needs=[data.answer])
     wordings = instructions(data.task) if data.instructions is None else _lines(data.instructions)
+    if data.task == SAY:
+        ears.hear([row["audio"] for row in rows], variants=0)
+        return SaySource(rows, wordings, replace(read, variants=0))
     spoken: dict[str, list[str]] = {}
     for row in read_recordings(data.spoken, needs=["text"]) if data.spoken else []:
         spoken.setdefault(row["text"], []).append(row["audio"])
