@@ -3,7 +3,7 @@
     kimi-audio transcribe a.wav b.mp3          kimi-audio verify CASE…
     kimi-audio ask "What do you hear?" dog.wav kimi-audio info [MODEL]
     kimi-audio say "Good morning." -o hi.wav   kimi-audio train RECIPE.yaml
-    kimi-audio chat question.wav -o answer.wav
+    kimi-audio chat question.wav -o answer.wav kimi-audio eval NAMES --model MODEL -o RESULTS
 
 Results go to standard output, everything else to standard error. Exit codes: 0 all done; 1 a verification failed;
 2 something the user can mend (each with one sentence; the rest of a batch is still done); 130 interrupted.
@@ -15,6 +15,7 @@ from typing import NoReturn
 
 import typer
 
+from kimi_audio.cli import evaluation
 from kimi_audio.cli.common import INTERRUPTED
 from kimi_audio.cli.listen import ask, transcribe
 from kimi_audio.cli.models import info, verify
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 for command in (transcribe, ask, say, chat, verify, info, train):
     app.command()(command)
+app.add_typer(evaluation.app, name="eval")
 
 
 def main() -> None:

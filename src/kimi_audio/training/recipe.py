@@ -16,11 +16,11 @@ from typing import Any, Protocol
 
 import torch
 
+from kimi_audio.settings import Reader, read_node
 from kimi_audio.training.objective import Objective
 from kimi_audio.training.recipes.language import PretrainRecipe, SftRecipe
 from kimi_audio.training.recipes.listening import AdaptorRecipe, SemanticTokenizerRecipe
 from kimi_audio.training.recipes.speaking import FlowRecipe, VocoderRecipe
-from kimi_audio.training.settings import Reader, read_node
 from kimi_audio.training.trainer import TrainConfig, Trainer, TrainResult
 
 RECIPES: dict[str, Any] = {

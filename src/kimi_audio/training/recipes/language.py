@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from kimi_audio.checkpoint.layout import ModelParts, load_parts, save_parts
+from kimi_audio.checkpoint.small import add_audio_branch
 from kimi_audio.data.manifest import read_conversations, read_recordings, sounds_of
 from kimi_audio.errors import ConfigError, DataError
 from kimi_audio.prompt import Prompt
@@ -99,12 +100,21 @@ class LanguageRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class SftRecipe(LanguageRecipe):
-    """`objective: sft`: instruction tuning."""
+    """`objective: sft`: instruction tuning.
+
+    Attributes:
+        audio_branch: layers of a new audio branch, for a model that only listens and is to learn to speak.
+    """
 
     data: list[DataRecipe]
+    audio_branch: int = 0
 
     def build(self) -> LanguageObjective:
         parts = load_parts(self.model)
+        if self.audio_branch:
+            if parts.llm.config.kimia_mimo_layers:
+                raise ConfigError(f"{self.model}: the model has an audio branch already; leave out audio_branch.")
+            parts.llm = add_audio_branch(parts.llm, self.audio_branch)
         vocab = Vocabulary.from_config(parts.llm.config.to_dict())
         ears = self.ears(parts)
         read = Reader(vocab, parts.tokenizer.encode, ears, ears.variants)

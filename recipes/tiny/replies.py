@@ -1,0 +1,95 @@
+"""What the small model says: answers and texts for its own voice, and the manifests that teach it to speak them.
+
+    python recipes/tiny/replies.py lines QUESTIONS.jsonl… --texts SENTENCES.tsv --voice piper:joe > lines.tsv
+    python recipes/tiny/replies.py manifests lines.tsv WAVS OUT --questions QUESTIONS.jsonl… --read READ.train.jsonl
+
+QUESTIONS are manifests of conversations, spoken (`questions.train.jsonl`) or written. `lines` gives each different
+answer and some sentences to the voice of the assistant, a line each (`name <TAB> voice <TAB> speed <TAB> text`), for a
+synthesiser. `manifests` writes `talk` (conversations whose answers are written and spoken) and `say` (texts to read
+aloud: synthetic ones and the recordings of READ), both as `.train.jsonl` and `.dev.jsonl`.
+"""
+
+import argparse
+import hashlib
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import soundfile
+
+MAX_CHARACTERS, MAX_SECONDS = 110, 9.0
+
+
+def name_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def answers(paths: list[Path]) -> Iterator[tuple[dict[str, Any], str]]:
+    """Rows of conversations with one answer each, and the answer."""
+    for path in paths:
+        for line in path.read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            text = row["messages"][-1]["content"]
+            if len(text) <= MAX_CHARACTERS:
+                yield row, text
+
+
+def lines(args: argparse.Namespace) -> None:
+    rng = random.Random(args.seed)
+    texts = dict.fromkeys(text for _, text in answers(args.conversations))
+    sentences = [line.rsplit("\t", 1)[-1].lower() for line in args.texts.read_text().splitlines()] if args.texts else []
+    fitting = [sentence for sentence in sentences if len(sentence) <= MAX_CHARACTERS]
+    for text in [*texts, *rng.sample(fitting, min(args.sentences, len(fitting)))]:
+        print(name_of(text), args.voice, round(rng.uniform(0.95, 1.05), 2), text, sep="\t")
+
+
+def manifests(args: argparse.Namespace) -> None:
+    spoken = {}
+    for line in args.lines.read_text(encoding="utf-8").splitlines():
+        name, _, _, text = line.split("\t")
+        audio = args.wavs / f"{name}.wav"
+        if audio.exists() and (duration := soundfile.info(audio).duration) <= MAX_SECONDS:
+            spoken[text] = {"audio": str(audio.resolve()), "duration": round(duration, 3), "text": text}
+    talk, said = [], set()
+    for row, text in answers(args.questions):
+        if text in spoken:
+            answer = {"role": "assistant", "message_type": "audio-text", "content": [spoken[text]["audio"], text]}
+            talk.append({"messages": [*row["messages"][:-1], answer]})
+            said.add(text)
+    read = [json.loads(line) for path in args.read for line in path.read_text(encoding="utf-8").splitlines()]
+    aloud = [row for text, row in spoken.items() if text not in said]
+    aloud += [
+        {name: row[name] for name in ("audio", "duration", "text")} for row in read if row["duration"] <= MAX_SECONDS
+    ]
+    for kind, rows in (("talk", talk), ("say", aloud)):
+        for split, chosen in (("dev", rows[::50]), ("train", [row for n, row in enumerate(rows) if n % 50])):
+            path = args.out / f"{kind}.{split}.jsonl"
+            path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in chosen), encoding="utf-8")
+            print(f"{path.name}: {len(chosen)}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    first = commands.add_parser("lines")
+    first.add_argument("conversations", type=Path, nargs="+")
+    first.add_argument("--texts", type=Path)
+    first.add_argument("--sentences", type=int, default=1500)
+    first.add_argument("--voice", default="piper:joe")
+    first.add_argument("--seed", type=int, default=0)
+    first.set_defaults(run=lines)
+    second = commands.add_parser("manifests")
+    second.add_argument("lines", type=Path)
+    second.add_argument("wavs", type=Path)
+    second.add_argument("out", type=Path)
+    second.add_argument("--questions", type=Path, nargs="+", default=[])
+    second.add_argument("--read", type=Path, nargs="*", default=[])
+    second.set_defaults(run=manifests)
+    args = parser.parse_args()
+    args.run(args)
+
+
+if __name__ == "__main__":
+    main()

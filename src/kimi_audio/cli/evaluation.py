@@ -1,0 +1,162 @@
+"""`eval`: measure models, see the results, prepare data, check a judge.
+
+    kimi-audio eval librispeech,esc50 --model tiny --model whisper:FOLDER --data DATA -o results
+    kimi-audio eval report results
+"""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from kimi_audio.cli import common
+from kimi_audio.errors import ConfigError
+
+if TYPE_CHECKING:
+    from kimi_audio.evaluation.evaluate import Adapter
+    from kimi_audio.evaluation.store import Result
+
+DATA = Path(os.environ.get("KIMI_AUDIO_DATA", "data"))
+COMMANDS_FIRST = "run"
+
+
+class _RunByDefault(TyperGroup):
+    """`eval NAMES …` is `eval run NAMES …`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.commands:
+            args = [COMMANDS_FIRST, *args]
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    cls=_RunByDefault, no_args_is_help=True, help="Measure models on benchmarks: eval NAMES --model MODEL …"
+)
+
+Results = Annotated[Path, typer.Argument(metavar="RESULTS", help="Folder that `eval … -o` wrote.")]
+Judge = Annotated[
+    str | None, typer.Option("--judge", help="openai:MODEL@URL (key in OPENAI_API_KEY) or local:FOLDER, for answers.")
+]
+Data = Annotated[Path, typer.Option("--data", help="Folder of data sets; KIMI_AUDIO_DATA sets the default.")]
+
+
+def _list(wanted: bool) -> None:
+    if not wanted:
+        return
+    from kimi_audio.evaluation.benchmarks import bundled_benchmarks
+
+    for benchmark in sorted(bundled_benchmarks().values(), key=lambda b: (b.kind, b.name)):
+        print(f"{benchmark.name:<22} {benchmark.kind:<15} {benchmark.metric:<16} {benchmark.size:<9} {benchmark.title}")
+        print(f"{'':<22} {benchmark.licence}; {benchmark.obtain or benchmark.source}")
+    raise typer.Exit
+
+
+@app.callback()
+def options(
+    listing: Annotated[
+        bool, typer.Option("--list", callback=_list, is_eager=True, help="Task, metric, size, licence, how to get it.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+@common.command
+def run(
+    benchmarks: Annotated[str, typer.Argument(metavar="NAMES", help="Names, kinds or files of benchmarks, by commas.")],
+    model: Annotated[
+        list[str],
+        typer.Option(
+            "--model", "-m", help="tiny, a folder or hub id, whisper:FOLDER, openai:MODEL@URL, command:PROGRAM, …"
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="RESULTS", help="Folder for the results.")],
+    data: Data = DATA,
+    judge: Judge = None,
+    recogniser: Annotated[
+        str | None, typer.Option("--recogniser", help="Whisper folder that writes down generated speech.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only so many items, spread over each.")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of sampling and of the bootstrap.")] = 0,
+    again: Annotated[bool, typer.Option("--again", help="Ask anew what was answered already.")] = False,
+    errors_again: Annotated[bool, typer.Option("--errors-again", help="Ask anew what failed.")] = False,
+    score_only: Annotated[bool, typer.Option("--score-only", help="Score the kept answers; ask nothing.")] = False,
+) -> None:
+    """Ask models the items of benchmarks, score their answers, keep both. What was asked once is not asked again."""
+    from kimi_audio.evaluation.benchmarks import find_benchmarks
+    from kimi_audio.evaluation.session import Session
+
+    session = Session(data, output, judge=judge, recogniser=recogniser, limit=limit, seed=seed)
+    chosen = find_benchmarks([name for name in benchmarks.split(",") if name])
+    batch = common.Batch()
+    for spec in model:
+        adapter: Adapter | None = None
+        with batch.item():
+            adapter = session.adapter(spec)
+        for benchmark in chosen if adapter else ():
+            with batch.item():
+                assert adapter is not None
+                mode = "nothing" if score_only else "everything" if again else "errors" if errors_again else "missing"
+                if result := session.evaluate(adapter, benchmark, ask=mode):
+                    _print(result)
+                else:
+                    common.tell(f"{adapter.name} can't do {benchmark.name}: left out")
+    batch.end()
+
+
+@app.command()
+@common.command
+def report(
+    results: Results,
+    output: Annotated[Path | None, typer.Option("--output", "-o", metavar="HTML", help="RESULTS/report.html")] = None,
+) -> None:
+    """Write a page with tables, intervals, paired differences and every answer; print the table as Markdown."""
+    from kimi_audio.evaluation.page import write_page
+    from kimi_audio.evaluation.store import read_results
+    from kimi_audio.evaluation.tables import compared, markdown
+
+    found = read_results(results)
+    if not found:
+        raise ConfigError(f"{results}: holds no results; `kimi-audio eval NAMES --model MODEL -o {results}` makes some")
+    page = output or results / "report.html"
+    write_page(results, page)
+    print(markdown(found), compared(found), sep="\n\n")
+    common.tell(f"wrote {page}")
+
+
+@app.command()
+@common.command
+def prepare(
+    name: Annotated[str, typer.Argument(help="Which download: --list names them.")],
+    download: Annotated[Path, typer.Argument(help="The official download, unpacked.")],
+    data: Annotated[Path, typer.Argument(help="Folder of data sets.")] = DATA,
+) -> None:
+    """Turn an official download into a manifest that benchmarks read."""
+    from kimi_audio.evaluation.prepare import prepare as prepare_download
+
+    done = prepare_download(name, download, data)
+    for fault in done.faults:
+        common.tell(fault)
+    common.tell(f"{name}: {done.rows} items" + (f", {len(done.faults)} could not be used" if done.faults else ""))
+
+
+@app.command(name="judge-check")
+@common.command
+def judge_check(judge: Judge = None) -> None:
+    """Put a small labelled set to a judge and say how often it agrees."""
+    from kimi_audio.evaluation.judge_check import judge_check as check
+    from kimi_audio.evaluation.judges import make_judge
+
+    if judge is None:
+        raise ConfigError("--judge is missing: openai:MODEL@URL or local:FOLDER")
+    print(check(make_judge(judge)))
+
+
+def _print(result: "Result") -> None:
+    percent = result.unit == "%"
+    low, value, high = (f"{100 * x:.1f}" if percent else f"{x:.2f}" for x in (result.low, result.value, result.high))
+    failed = f", {result.failed} failed" if result.failed else ""
+    faults = f", {len(result.faults)} rows unusable" if result.faults else ""
+    print(f"{result.model}  {result.title}: {value} {result.unit} ({low}–{high}), {result.items} items{failed}{faults}")

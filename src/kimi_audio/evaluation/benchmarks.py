@@ -1,0 +1,188 @@
+"""Benchmarks: small YAML files that say which recordings to ask what, and how to score the answers (report §6).
+
+    for benchmark in find_benchmarks(["librispeech", "esc50"]):
+        samples, faults = benchmark.samples(Path("data"))
+
+The bundled files are in `benchmarks/`; a path to one's own works the same. A benchmark reads the JSON lines of
+`DATA/<folder>/manifest.jsonl` (`audio` relative to it). Rows that can't be used are faults: told, counted, never dropped
+in silence.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from kimi_audio.errors import ConfigError, DataError
+from kimi_audio.evaluation.samples import Sample
+from kimi_audio.settings import read_settings
+
+KINDS = ("recognition", "classification", "choice", "answer", "chat", "speech", "quiet")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """One benchmark.
+
+    Attributes:
+        name: what it is called on the command line.
+        title: for tables.
+        kind: one of `KINDS`; groups the table.
+        folder: below the data folder, with `manifest.jsonl`.
+        metric: name of a metric, see `evaluation.scoring`.
+        normaliser: how texts are made comparable, see `evaluation.normalise`.
+        split, where: rows to take: those of this split whose fields have these values.
+        instruction: what is asked of every sample; `{field}` is filled in from the row. None transcribes, unless
+            `instruction_field` names the field of the row that holds the question.
+        reference: field that holds what is right; "" if there is none.
+        labels: file (beside this one) with label → list of regular expressions that name it in plain words.
+        judge: name of the judge's prompt, for judged metrics.
+        speaks: the answer is wanted as sound, too.
+        sampling: options of generation, in the official names; the same for all models that know them.
+        source, licence, size, obtain: for `eval --list`: where the data come from, on what terms, how many items, and
+            how a user gets them.
+    """
+
+    name: str
+    title: str
+    kind: str
+    folder: str
+    metric: str
+    normaliser: str = "none"
+    split: str | None = "test"
+    where: dict[str, str] = field(default_factory=dict)
+    instruction: str | None = None
+    instruction_field: str | None = None
+    reference: str = "text"
+    labels: str | None = None
+    judge: str | None = None
+    speaks: bool = False
+    sampling: dict[str, float] = field(default_factory=dict)
+    language: str = "en"
+    source: str = ""
+    licence: str = ""
+    size: str = ""
+    obtain: str = ""
+    path: Path = Path()
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise ConfigError(f"kind is {self.kind!r}; accepted are {', '.join(KINDS)}")
+
+    def samples(self, data: Path) -> tuple[list[Sample], list[str]]:
+        """The samples, and one sentence for each row that can't be used.
+
+        Raises:
+            DataError: when the manifest is missing or nothing of it can be used.
+        """
+        manifest = data / self.folder / "manifest.jsonl"
+        if not manifest.is_file():
+            raise DataError(f"{manifest}: the data of {self.name} are not there; {self.obtain or 'see eval --list'}")
+        samples, faults, seen = [], [], set()
+        for number, line in enumerate(manifest.read_text(encoding="utf-8").splitlines(), start=1):
+            if not line.strip():
+                continue
+            try:
+                row = self._row(line)
+                if row is None:
+                    continue
+                sample = self._sample(row, manifest.parent)
+                if sample.id in seen:
+                    raise DataError(f"the id {sample.id!r} is there twice")
+            except DataError as error:
+                faults.append(f"{manifest}:{number}: {error}")
+                continue
+            seen.add(sample.id)
+            samples.append(sample)
+        if not samples:
+            raise DataError(f"{manifest}: no row of it can be used" + (f"; the first: {faults[0]}" if faults else ""))
+        return samples, faults
+
+    def label_patterns(self) -> dict[str, list[str]]:
+        """Label → regular expressions."""
+        if self.labels is None:
+            raise ConfigError(f"{self.name}: the metric {self.metric} needs a file of labels")
+        return json.loads((self.path.parent / self.labels).read_text(encoding="utf-8"))
+
+    def recipe(self) -> dict[str, Any]:
+        """All that a result depends on besides model and data."""
+        names = ("metric", "normaliser", "instruction", "instruction_field", "judge", "speaks", "sampling", "split",
+                 "where")  # fmt: skip
+        return {name: getattr(self, name) for name in names}
+
+    def _row(self, line: str) -> dict[str, Any] | None:
+        """A row of this benchmark, None for one of another split or subset."""
+        try:
+            row = json.loads(line)
+        except ValueError:
+            raise DataError("not valid JSON") from None
+        if not isinstance(row, dict):
+            raise DataError("not a JSON object")
+        if self.split is not None and row.get("split", self.split) != self.split:
+            return None
+        return row if all(str(row.get(name)) == value for name, value in self.where.items()) else None
+
+    def _sample(self, row: dict[str, Any], folder: Path) -> Sample:
+        audio = row.get("audio", [])
+        audios = tuple(folder / name for name in ([audio] if isinstance(audio, str) else audio))
+        for path in audios:
+            if not path.is_file():
+                raise DataError(f"the sound file {path} does not exist")
+        reference = row.get(self.reference) if self.reference else ""
+        if self.reference and (reference is None or (reference == "" and self.kind != "quiet")):
+            raise DataError(f"the field {self.reference!r} with what is right is missing or empty")
+        instruction = self.instruction
+        if self.instruction_field is not None:
+            instruction = row.get(self.instruction_field)
+            if not isinstance(instruction, str):
+                raise DataError(f"the field {self.instruction_field!r} with the question is missing")
+        elif instruction is not None:
+            try:
+                instruction = instruction.format_map(row)
+            except KeyError as error:
+                raise DataError(f"the field {error} of the instruction is missing") from None
+        if not audios and not instruction:
+            raise DataError("neither a sound nor a question")
+        name = str(row.get("id") or (audio if isinstance(audio, str) else ""))
+        if not name:
+            raise DataError("the field 'id' is missing")
+        right = reference if isinstance(reference, str) else json.dumps(reference)
+        return Sample(name, audios, instruction, right, float(row.get("duration") or 0.0), row)
+
+
+def bundled_benchmarks() -> dict[str, Benchmark]:
+    """The benchmarks that come with the package, by name."""
+    folder = Path(str(files("kimi_audio.evaluation") / "benchmarks"))
+    found = [read_benchmark(path) for path in sorted(folder.glob("*.yaml"))]
+    return {benchmark.name: benchmark for benchmark in found}
+
+
+def read_benchmark(path: Path) -> Benchmark:
+    """A benchmark file. Raises ConfigError naming file, line and field."""
+    benchmark = read_settings(path, Benchmark)
+    object.__setattr__(benchmark, "path", path)
+    return benchmark
+
+
+def find_benchmarks(names: Sequence[str]) -> list[Benchmark]:
+    """Benchmarks by name, by kind, by what names begin with (`librispeech`: all of it) or by the path of a file.
+
+    Raises:
+        ConfigError: for a name that is none of these.
+    """
+    bundled, found = bundled_benchmarks(), {}
+    for name in names:
+        if name in bundled:
+            found[name] = bundled[name]
+        elif name.endswith((".yaml", ".yml")):
+            benchmark = read_benchmark(Path(name))
+            found[benchmark.name] = benchmark
+        elif group := [b for b in bundled.values() if b.kind == name or b.name.startswith(f"{name}-")]:
+            found |= {benchmark.name: benchmark for benchmark in group}
+        else:
+            raise ConfigError(f"there is no benchmark {name!r}; there are {', '.join(bundled)}, and {', '.join(KINDS)}")
+    return list(found.values())

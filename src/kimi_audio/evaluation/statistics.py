@@ -1,0 +1,87 @@
+"""How sure a figure is, and whether two models differ: bootstrap intervals and a paired test.
+
+    low, high = interval(scores)                    # 95 %, by resampling items
+    difference = compare(scores_a, scores_b)        # on the items that both answered
+
+A figure is the quotient of two sums over items, so that a word error rate is resampled by utterance, as it should be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kimi_audio.evaluation.samples import ItemScore
+
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`value` is the first model's figure minus the second's on `items` common items.
+
+    Attributes:
+        low, high: 95 % interval of the difference, by paired bootstrap.
+        p: how often exchanging the models' answers at random gives a difference at least as large (permutation test).
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+    items: int
+
+
+def figure(scores: Sequence[ItemScore]) -> float:
+    """Sum of numerators over sum of denominators; NaN if that is nothing."""
+    denominator = sum(score.denominator for score in scores)
+    return sum(score.numerator for score in scores) / denominator if denominator else float("nan")
+
+
+def interval(scores: Sequence[ItemScore], seed: int = 0, share: float = 0.95) -> tuple[float, float]:
+    """Percentile bootstrap interval of `figure`."""
+    pairs_N2 = np.array([(score.numerator, score.denominator) for score in scores], float)
+    if not len(pairs_N2):
+        return float("nan"), float("nan")
+    sums_R2 = pairs_N2[_draws(len(pairs_N2), seed)].sum(1)
+    return _percentiles(_quotient(sums_R2[:, 0], sums_R2[:, 1]), share)
+
+
+def compare(first: Sequence[ItemScore], second: Sequence[ItemScore], seed: int = 0, share: float = 0.95) -> Difference:
+    """Whether two models differ, item by item; items that only one of them answered are left out."""
+    others = {score.id: score for score in second}
+    pairs = [(score, others[score.id]) for score in first if score.id in others]
+    if not pairs:
+        nan = float("nan")
+        return Difference(nan, nan, nan, nan, 0)
+    table_N22 = np.array([[(s.numerator, s.denominator) for s in pair] for pair in pairs], float)
+    sums_22 = table_N22.sum(0)
+    value = float(_quotient(sums_22[0, 0], sums_22[0, 1]) - _quotient(sums_22[1, 0], sums_22[1, 1]))
+
+    sums_R22 = table_N22[_draws(len(pairs), seed)].sum(1)
+    differences = _quotient(sums_R22[:, 0, 0], sums_R22[:, 0, 1]) - _quotient(sums_R22[:, 1, 0], sums_R22[:, 1, 1])
+    low, high = _percentiles(differences, share)
+
+    rng = np.random.default_rng((seed, 1))
+    swapped_RN = rng.random((RESAMPLES, len(pairs))) < 0.5
+    ours_RN2 = np.where(swapped_RN[..., None], table_N22[None, :, 1], table_N22[None, :, 0]).sum(1)
+    theirs_RN2 = table_N22.sum(1).sum(0)[None] - ours_RN2
+    exchanged = _quotient(ours_RN2[:, 0], ours_RN2[:, 1]) - _quotient(theirs_RN2[:, 0], theirs_RN2[:, 1])
+    p = (1 + int((np.abs(exchanged) >= abs(value) - 1e-12).sum())) / (1 + RESAMPLES)
+    return Difference(value, low, high, float(p), len(pairs))
+
+
+def _draws(items: int, seed: int) -> np.ndarray:
+    return np.random.default_rng((seed, 0)).integers(0, items, (RESAMPLES, items))
+
+
+def _quotient(numerator: np.ndarray | float, denominator: np.ndarray | float) -> np.ndarray:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(numerator, float) / np.asarray(denominator, float)
+
+
+def _percentiles(values: np.ndarray, share: float) -> tuple[float, float]:
+    low, high = np.nanpercentile(values, [50 * (1 - share), 50 * (1 + share)])
+    return float(low), float(high)
