@@ -41,7 +41,8 @@ def test_it_opens_with_two_commands() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_and_options_exist(command: str) -> None:
     name, *arguments = command.split()[1:]
-    result = CliRunner().invoke(app, [name, "--help"])
+    names = [name] if name != "eval" else [name, arguments[0] if arguments[0] == "report" else "run"]
+    result = CliRunner().invoke(app, [*names, "--help"])
     assert result.exit_code == 0
     for option in (argument for argument in arguments if argument.startswith("--")):
         assert option in result.stdout
