@@ -2,8 +2,8 @@
 
     python recipes/voice/prepare.py RECORDINGS OUT
 
-OUT gets `voice.train.jsonl`, `voice.dev.jsonl` (one piece in twenty) and the pieces, 24 kHz FLAC: speech of 1 to 12 s, cut
-at pauses. No transcripts are needed: the voice is learnt from the codes that the semantic tokenizer hears. Recordings
+OUT gets `voice.train.jsonl`, `voice.dev.jsonl` (one piece in twenty) and the pieces, 24 kHz FLAC: speech of 1 to 12 s,
+cut at pauses. No transcripts are needed: the voice is learnt from the codes that the tokenizer hears. Recordings
 that can't be read are named and left out; pieces that are there already are kept.
 """
 

@@ -29,7 +29,8 @@ def test_recordings_become_pieces_at_24_khz(tmp_path: Path) -> None:
         done = prepare(recordings, tmp_path / "out")
         assert done.returncode == 0, done.stderr
         assert "notes.txt" in done.stderr and "silence" not in done.stderr
-    rows = [json.loads(line) for name in ("dev", "train") for line in open(tmp_path / "out" / f"voice.{name}.jsonl")]
+    manifests = [(tmp_path / "out" / f"voice.{split}.jsonl").read_text() for split in ("dev", "train")]
+    rows = [json.loads(line) for line in "".join(manifests).splitlines()]
     assert len(rows) == 2
     for row in rows:
         info = soundfile.info(tmp_path / "out" / row["audio"])

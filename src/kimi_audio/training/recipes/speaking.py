@@ -29,15 +29,16 @@ class FreshDetokenizer:
         hidden_size, depth, num_heads: of the flow; officially 2304, 16, 18.
         channels: of the vocoder's first layer; officially 2048.
         upsample_rates: of the vocoder; their product is 480.
-        kernels: of its residual blocks; officially 3, 5, 7, 11.
+        kernels, dilations: of its residual blocks; officially 3, 5, 7, 11 and 1, 3, 5.
     """
 
     hidden_size: int = 320
     depth: int = 8
     num_heads: int = 5
-    channels: int = 192
+    channels: int = 128
     upsample_rates: tuple[int, ...] = (8, 5, 4, 3)
-    kernels: tuple[int, ...] = (3, 7, 11)
+    kernels: tuple[int, ...] = (3, 7)
+    dilations: tuple[int, ...] = (1, 3)
 
     def build(self, codes: int) -> Detokenizer:
         """A detokenizer of `codes` codes with random weights."""
@@ -49,7 +50,7 @@ class FreshDetokenizer:
             upsample_kernel_sizes=tuple(2 * rate if rate % 2 == 0 else 2 * rate - 1 for rate in self.upsample_rates),
             upsample_initial_channel=self.channels,
             resblock_kernel_sizes=self.kernels,
-            resblock_dilation_sizes=((1, 3, 5),) * len(self.kernels),
+            resblock_dilation_sizes=(self.dilations,) * len(self.kernels),
             use_tanh_at_final=False,
             use_bias_at_final=False,
         )
