@@ -58,16 +58,16 @@ class Official:
     """The official detokenizer fed in chunks."""
 
     def __init__(self, detokenizer: Any, chunk: int, steps: int) -> None:
-        self.detokenizer, self.chunk, self.steps = detokenizer, chunk, steps
+        self.detokenizer, self.chunk_codes, self.steps = detokenizer, chunk, steps
 
     def __call__(self, codes: list[int]) -> Tensor:
         """Samples (L,), by the official stream."""
         self.detokenizer.clear_states()
         parts = []
-        for first in range(0, len(codes), self.chunk):
-            piece = torch.tensor(codes[first : first + self.chunk])[None]
+        for first in range(0, len(codes), self.chunk_codes):
+            piece = torch.tensor(codes[first : first + self.chunk_codes])[None]
             parts.append(self.detokenizer.detokenize_streaming(
-                piece, ode_step=self.steps + 1, is_final=first + self.chunk >= len(codes),
+                piece, ode_step=self.steps + 1, is_final=first + self.chunk_codes >= len(codes),
                 upsample_factor=FRAMES_PER_CODE,
             ))  # fmt: skip
         return torch.cat(parts, -1)[0]

@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 from kimi_audio.checkpoint.hub import bundled
 from kimi_audio.cli import app
 from kimi_audio.errors import CheckpointError
-from kimi_audio.evaluation.metrics import word_errors
+from kimi_audio.evaluation.normalise import normaliser
+from kimi_audio.evaluation.scoring import word_errors
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -74,7 +75,7 @@ def test_the_first_command_understands_the_recording() -> None:
     assert result.exit_code == 0
     said = re.search(r"reads “(.+?)”", (ROOT / "examples" / "README.md").read_text())
     assert said and result.stdout.strip()
-    if word_errors([said[1]], [result.stdout]).rate > 0.34:
+    if word_errors([said[1]], [result.stdout], normaliser("whisper-english")).rate > 0.34:
         pytest.xfail("the bundled model gets more than a third of the words wrong")
 
 

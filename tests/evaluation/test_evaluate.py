@@ -105,7 +105,7 @@ def test_results_are_read_back(samples, tmp_path) -> None:
     assert again == result and rows == items
     assert soundfile.info(str(rows[2].audio)).duration == pytest.approx(0.1)
     (folder / "scores.json").write_text("{}")
-    with pytest.raises(DataError, match="scores.json: not a result"):
+    with pytest.raises(DataError, match=r"scores\.json: not a result"):
         read_results(tmp_path / "results")
 
 

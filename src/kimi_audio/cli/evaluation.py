@@ -78,6 +78,9 @@ def run(
     recogniser: Annotated[
         str | None, typer.Option("--recogniser", help="Whisper folder that writes down generated speech.")
     ] = None,
+    voice: Annotated[
+        list[Path] | None, typer.Option("--voice", help="Recording of the voice that answers should have; several.")
+    ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only so many items, spread over each.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of sampling and of the bootstrap.")] = 0,
     again: Annotated[bool, typer.Option("--again", help="Ask anew what was answered already.")] = False,
@@ -88,8 +91,9 @@ def run(
     from kimi_audio.evaluation.benchmarks import find_benchmarks
     from kimi_audio.evaluation.session import Session
 
-    session = Session(data, output, judge=judge, recogniser=recogniser, limit=limit, seed=seed)
+    session = Session(data, output, judge, recogniser, voice or (), limit, seed)
     chosen = find_benchmarks([name for name in benchmarks.split(",") if name])
+    mode = "nothing" if score_only else "everything" if again else "errors" if errors_again else "missing"
     batch = common.Batch()
     for spec in model:
         adapter: Adapter | None = None
@@ -98,7 +102,6 @@ def run(
         for benchmark in chosen if adapter else ():
             with batch.item():
                 assert adapter is not None
-                mode = "nothing" if score_only else "everything" if again else "errors" if errors_again else "missing"
                 if result := session.evaluate(adapter, benchmark, ask=mode):
                     _print(result)
                 else:
@@ -146,12 +149,14 @@ def prepare(
 @common.command
 def judge_check(judge: Judge = None) -> None:
     """Put a small labelled set to a judge and say how often it agrees."""
+    import rich
+
     from kimi_audio.evaluation.judge_check import judge_check as check
     from kimi_audio.evaluation.judges import make_judge
 
     if judge is None:
         raise ConfigError("--judge is missing: openai:MODEL@URL or local:FOLDER")
-    print(check(make_judge(judge)))
+    rich.print(check(make_judge(judge)).table())
 
 
 def _print(result: "Result") -> None:

@@ -117,7 +117,7 @@ def hear() -> np.ndarray | None:
 
 def _open(use: Callable[[Any], Any], what: str) -> Any:
     try:
-        import sounddevice
+        import sounddevice  # pyright: ignore[reportMissingImports]
     except (ImportError, OSError):
         raise ConfigError(
             f"no {what}: this needs the package sounddevice (pip install 'kimi-audio[live]') and PortAudio"

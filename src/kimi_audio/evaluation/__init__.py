@@ -1,5 +1,5 @@
-"""Evaluation: how well a model listens, next to others on the same files.
+"""Evaluation: what models can do, measured the same way for all of them (report §6).
 
-`metrics` scores texts, `systems` wraps models as things that answer about a sound, `runner` collects their answers
-(resumably) and `report` prints the table. `recipes/tiny/evaluate.py` puts them together.
+`benchmarks` says what is asked, `adapters` reach the models, `evaluate` asks and scores, `store` keeps answers and
+scores, `statistics` says how sure a figure is, `page` and `tables` show it; `session` puts them together.
 """

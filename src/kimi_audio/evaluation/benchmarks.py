@@ -4,8 +4,7 @@
         samples, faults = benchmark.samples(Path("data"))
 
 The bundled files are in `benchmarks/`; a path to one's own works the same. A benchmark reads the JSON lines of
-`DATA/<folder>/manifest.jsonl` (`audio` relative to it). Rows that can't be used are faults: told, counted, never dropped
-in silence.
+`DATA/<folder>/manifest.jsonl` (`audio` relative to it). Rows that can't be used are faults: told and counted.
 """
 
 from __future__ import annotations
@@ -150,6 +149,8 @@ class Benchmark:
         name = str(row.get("id") or (audio if isinstance(audio, str) else ""))
         if not name:
             raise DataError("the field 'id' is missing")
+        if isinstance(row.get("voice"), list):
+            row["voice"] = [str(folder / path) for path in row["voice"]]
         right = reference if isinstance(reference, str) else json.dumps(reference)
         return Sample(name, audios, instruction, right, float(row.get("duration") or 0.0), row)
 

@@ -5,8 +5,8 @@
     endpoint.transcribe(wav_bytes(samples_L))
     endpoint.usage, endpoint.cost
 
-The key is in the environment: in `OPENAI_API_KEY`, or in the variable named behind a `#` at the end of a spec. Where the
-server is busy (429, 5xx) or late, a request is made again after a while that doubles; a Retry-After is honoured.
+The key is in the environment: in `OPENAI_API_KEY`, or in the variable named behind a `#` at the end of a spec. Where
+the server is busy (429, 5xx) or late, a request is made again after a while that doubles; a Retry-After is honoured.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ A model that fails on a sample gets an error for it and goes on with the next; a
 
 from __future__ import annotations
 
+import os
 import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +21,9 @@ from kimi_audio.evaluation.samples import ItemScore, Metric, Output, Prediction,
 from kimi_audio.evaluation.statistics import figure, interval
 from kimi_audio.evaluation.store import Item, PredictionLog, Result
 
-LIBRARIES = ("kimi-audio", "torch", "numpy", "transformers", "faster-whisper", "jiwer", "whisper-normalizer")
+LIBRARIES = ("kimi-audio", "torch", "numpy", "transformers", "faster-whisper", "jiwer", "whisper-normalizer", "wetext",
+             "sacrebleu", "cn2an", "langdetect", "speechmos", "onnxruntime")  # fmt: skip
+"""Those that a figure may depend on."""
 
 
 class Adapter(Protocol):
@@ -78,13 +81,21 @@ def score(
     fingerprint: str,
     faults: Sequence[str] = (),
     seed: int = 0,
+    tools: Mapping[str, Any] | None = None,
 ) -> tuple[Result, list[Item]]:
-    """The figure of a model on a benchmark, and every item; samples without a prediction are left out."""
+    """The figure of a model on a benchmark, and every item; samples without a prediction are left out.
+
+    `tools` says what the figure depends on besides the benchmark: the judge, the recogniser.
+    """
     items = []
     for sample in samples:
         if (prediction := predictions.get(sample.id)) is None:
             continue
-        scored = _scored(metric, sample, prediction)
+        error = prediction.error
+        try:
+            scored = metric.score(sample, prediction)
+        except KimiAudioError as fault:  # a judge that fails says nothing of the model: counted, but in no figure
+            scored, error = ItemScore(sample.id, 0.0, 0.0), error or str(fault)
         items.append(
             Item(
                 scored,
@@ -92,7 +103,7 @@ def score(
                 tuple(map(str, sample.audios)),
                 sample.instruction,
                 str(prediction.audio) if prediction.audio else None,
-                prediction.error,
+                error,
                 prediction.took,
                 prediction.first_sound,
                 sample.seconds,
@@ -115,7 +126,7 @@ def score(
         items=len(items),
         failed=sum(item.error is not None for item in items),
         faults=list(faults),
-        recipe=benchmark.recipe(),
+        recipe=benchmark.recipe() | dict(tools or {}),
         seed=seed,
         versions=versions(),
         machine=machine(),
@@ -126,13 +137,8 @@ def score(
     return result, items
 
 
-def _scored(metric: Metric, sample: Sample, prediction: Prediction) -> ItemScore:
-    """An error is a wrong answer: an empty text, which every metric scores as such."""
-    return metric.score(sample, prediction)
-
-
 def versions() -> dict[str, str]:
-    """Of the libraries that a figure may depend on."""
+    """Of Python and `LIBRARIES`, as far as they are there."""
     found = {"python": platform.python_version()}
     for name in LIBRARIES:
         try:
@@ -144,7 +150,5 @@ def versions() -> dict[str, str]:
 
 def machine() -> dict[str, Any]:
     """Where this runs, as far as times depend on it."""
-    import os
-
     return {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(),
             "system": platform.system()}  # fmt: skip

@@ -22,7 +22,7 @@ from kimi_audio.evaluation.evaluate import Adapter, can_do, predict, score
 from kimi_audio.evaluation.judges import make_judge
 from kimi_audio.evaluation.samples import Metric, Sample
 from kimi_audio.evaluation.scoring import Judge, make_metric
-from kimi_audio.evaluation.speech_metrics import SPEECH_METRICS, SpeechTools, WhisperRecogniser
+from kimi_audio.evaluation.speech_metrics import SPEECH_METRICS, SpeechTools
 from kimi_audio.evaluation.store import PredictionLog, Result, model_folder, write_result
 
 Ask = Literal["missing", "errors", "everything", "nothing"]
@@ -34,7 +34,8 @@ class Session:
 
     Attributes:
         data: folder of data sets; `results`: where predictions and scores go.
-        judge: spec of the judge of open answers; `recogniser`: Whisper folder that writes down generated speech.
+        judge: spec of the judge of open answers.
+        recogniser: Whisper folder that writes down generated speech; `voice`: recordings of the voice it should have.
         limit: only so many items of each benchmark, spread over it.
         seed: of sampling and of the bootstrap.
     """
@@ -43,6 +44,7 @@ class Session:
     results: Path
     judge: str | None = None
     recogniser: str | None = None
+    voice: Sequence[Path] = ()
     limit: int | None = None
     seed: int = 0
 
@@ -79,6 +81,7 @@ class Session:
             fingerprint=adapter.fingerprint,
             faults=faults,
             seed=self.seed,
+            tools={name: value for name, value in self._tools(benchmark).items() if value},
         )
         write_result(log.folder, result, items)
         return result
@@ -86,19 +89,21 @@ class Session:
     def metric(self, benchmark: Benchmark) -> Metric:
         """The metric of a benchmark, with judge and tools if it needs them."""
         if benchmark.metric in SPEECH_METRICS:
-            return SPEECH_METRICS[benchmark.metric](self.speech_tools)
+            whisper = Path(self.recogniser) if self.recogniser else None
+            normaliser = benchmark.normaliser if benchmark.normaliser != "none" else "whisper-english"
+            return SPEECH_METRICS[benchmark.metric](SpeechTools(whisper, self.voice, benchmark.language, normaliser))
         return make_metric(benchmark, self._judge if benchmark.judge else None)
 
     @cached_property
     def _judge(self) -> Judge:
         if self.judge is None:
             raise ConfigError("open answers need a judge: --judge openai:MODEL@URL or --judge local:FOLDER")
-        return make_judge(self.judge)
+        return make_judge(self.judge, self.results / "judge.jsonl")
 
-    @cached_property
-    def speech_tools(self) -> SpeechTools:
-        """What generated speech is measured with."""
-        return SpeechTools(WhisperRecogniser(Path(self.recogniser)) if self.recogniser else None)
+    def _tools(self, benchmark: Benchmark) -> dict[str, str | None]:
+        if benchmark.metric in SPEECH_METRICS:
+            return {"recogniser": self.recogniser, "voice": ", ".join(map(str, self.voice))}
+        return {"judged_by": self.judge if benchmark.judge else None}
 
 
 def spread(samples: Sequence[Sample], limit: int | None) -> list[Sample]:

@@ -45,7 +45,7 @@ def interval(scores: Sequence[ItemScore], seed: int = 0, share: float = 0.95) ->
     pairs_N2 = np.array([(score.numerator, score.denominator) for score in scores], float)
     if not len(pairs_N2):
         return float("nan"), float("nan")
-    sums_R2 = pairs_N2[_draws(len(pairs_N2), seed)].sum(1)
+    sums_R2 = _resampled(pairs_N2, seed)
     return _percentiles(_quotient(sums_R2[:, 0], sums_R2[:, 1]), share)
 
 
@@ -60,21 +60,28 @@ def compare(first: Sequence[ItemScore], second: Sequence[ItemScore], seed: int =
     sums_22 = table_N22.sum(0)
     value = float(_quotient(sums_22[0, 0], sums_22[0, 1]) - _quotient(sums_22[1, 0], sums_22[1, 1]))
 
-    sums_R22 = table_N22[_draws(len(pairs), seed)].sum(1)
+    sums_R22 = _resampled(table_N22, seed)
     differences = _quotient(sums_R22[:, 0, 0], sums_R22[:, 0, 1]) - _quotient(sums_R22[:, 1, 0], sums_R22[:, 1, 1])
     low, high = _percentiles(differences, share)
 
-    rng = np.random.default_rng((seed, 1))
-    swapped_RN = rng.random((RESAMPLES, len(pairs))) < 0.5
-    ours_RN2 = np.where(swapped_RN[..., None], table_N22[None, :, 1], table_N22[None, :, 0]).sum(1)
-    theirs_RN2 = table_N22.sum(1).sum(0)[None] - ours_RN2
-    exchanged = _quotient(ours_RN2[:, 0], ours_RN2[:, 1]) - _quotient(theirs_RN2[:, 0], theirs_RN2[:, 1])
+    ours_R2 = _exchanged(table_N22, seed)
+    theirs_R2 = table_N22.sum((0, 1)) - ours_R2
+    exchanged = _quotient(ours_R2[:, 0], ours_R2[:, 1]) - _quotient(theirs_R2[:, 0], theirs_R2[:, 1])
     p = (1 + int((np.abs(exchanged) >= abs(value) - 1e-12).sum())) / (1 + RESAMPLES)
     return Difference(value, low, high, float(p), len(pairs))
 
 
-def _draws(items: int, seed: int) -> np.ndarray:
-    return np.random.default_rng((seed, 0)).integers(0, items, (RESAMPLES, items))
+def _resampled(table: np.ndarray, seed: int) -> np.ndarray:
+    """Sums over items, drawn with replacement as many as there are: (RESAMPLES, ...)."""
+    rng = np.random.default_rng((seed, 0))
+    return np.stack([table[rng.integers(0, len(table), len(table))].sum(0) for _ in range(RESAMPLES)])
+
+
+def _exchanged(table_N22: np.ndarray, seed: int) -> np.ndarray:
+    """Sums over items where chance decides whose answer counts as the first model's: (RESAMPLES, 2)."""
+    rng = np.random.default_rng((seed, 1))
+    items = np.arange(len(table_N22))
+    return np.stack([table_N22[items, rng.integers(0, 2, len(items))].sum(0) for _ in range(RESAMPLES)])
 
 
 def _quotient(numerator: np.ndarray | float, denominator: np.ndarray | float) -> np.ndarray:

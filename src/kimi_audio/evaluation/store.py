@@ -33,7 +33,7 @@ class Result:
         benchmark, title, kind, unit, lower_is_better: of the benchmark and its metric.
         model, fingerprint: whose answers they are.
         value: the figure; `low`, `high` its bootstrap 95 % interval.
-        items: answers that were scored; `failed` of them are errors of the model, scored as wrong.
+        items: answers, `failed` of them errors: of the model, scored as wrong, or of the judge, in no figure.
         faults: one sentence for each row of the manifest that could not be used.
         recipe: instruction, sampling, normaliser, judge, ...; `seed` of sampling and bootstrap; `versions` of the
             libraries; `machine` where the answers were made.

@@ -1,0 +1,247 @@
+"""Scores of spoken answers, which nobody publishes on the same footing (report §6): right words, right voice, pace.
+
+    tools = SpeechTools(whisper=Path("whisper-base"), voice=[Path("her.wav")])
+    SPEECH_METRICS["speech-wer"](tools).score(sample, prediction)
+
+    speech-wer          errors of an independent recogniser's transcript against the text that should be said
+    speech-agreement    the same against what the model wrote beside its speech
+    speaker-similarity  cosine to the mean voice of reference recordings (`speaker.py`)
+    mos                 predicted quality, 1-5 (`mos.py`)
+    speaking-rate       words a second, from the first to the last voiced moment
+    pauses              seconds of pause in a minute of speech
+    first-sound         seconds until sound began; until the end of the work for a model that doesn't stream
+    rtf                 seconds of work for a second of speech
+
+An answer without speech has no word right, no likeness, and the lowest quality; for pace and time there is nothing to
+measure, so it is left out there (denominator 0) with a `reason`, and counted among the failures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import soundfile
+
+from kimi_audio.audio.blocks import Samples
+from kimi_audio.audio.decode import load_audio
+from kimi_audio.errors import ConfigError, DataError
+from kimi_audio.evaluation.adapters import converted_whisper
+from kimi_audio.evaluation.mos import MosPredictor
+from kimi_audio.evaluation.normalise import normaliser
+from kimi_audio.evaluation.samples import ItemScore, Metric, Prediction, Sample
+from kimi_audio.evaluation.speaker import SpeakerEncoder
+from kimi_audio.evaluation.speech import VOICE_RATE, find_pauses, leading_silence
+
+NO_SPEECH = "no speech to measure"
+
+
+def spoken(prediction: Prediction) -> Samples | None:
+    """The speech of an answer at 16 kHz, None if there is not a sample of it."""
+    if prediction.audio is None:
+        return None
+    if not prediction.audio.is_file():
+        raise DataError(f"{prediction.audio}: the spoken answer is not there any more; ask the model again")
+    return load_audio(prediction.audio) if soundfile.info(prediction.audio).frames else None
+
+
+class Recogniser(Protocol):
+    """Whatever writes down speech, other than the model under test."""
+
+    def transcribe(self, path: Path) -> str: ...
+
+
+class WhisperRecogniser:
+    """A Whisper folder in Hugging Face layout, decoded greedily in float32; a file is transcribed once."""
+
+    def __init__(self, folder: Path, language: str = "en") -> None:
+        from faster_whisper import WhisperModel
+
+        with converted_whisper(folder) as converted:
+            self._model = WhisperModel(str(converted), device="cpu", compute_type="float32")
+        self._language = language
+        self._known: dict[tuple[Path, int], str] = {}
+
+    def transcribe(self, path: Path) -> str:
+        key = path.resolve(), path.stat().st_mtime_ns
+        if key not in self._known:
+            segments, _ = self._model.transcribe(
+                load_audio(path), language=self._language, beam_size=1, temperature=0.0,
+                condition_on_previous_text=False,
+            )  # fmt: skip
+            self._known[key] = " ".join(segment.text.strip() for segment in segments)
+        return self._known[key]
+
+
+@dataclass
+class SpeechTools:
+    """What the metrics measure with; each tool is made when the first metric asks for it.
+
+    Attributes:
+        whisper: folder of the recogniser.
+        voice: recordings of the voice that answers should have, where the samples don't name their own.
+        language: what the recogniser listens for.
+        normaliser: how transcript and text are made comparable, by its name in `normalise.py`.
+    """
+
+    whisper: Path | None = None
+    voice: Sequence[Path] = ()
+    language: str = "en"
+    normaliser: str = "whisper-english"
+
+    @cached_property
+    def recogniser(self) -> Recogniser:
+        if self.whisper is None:
+            raise ConfigError("measuring what speech says needs a recogniser; give the folder of a Whisper model")
+        return WhisperRecogniser(self.whisper, self.language)
+
+    @cached_property
+    def speaker_encoder(self) -> SpeakerEncoder:
+        return SpeakerEncoder()
+
+    @cached_property
+    def mos_predictor(self) -> MosPredictor:
+        return MosPredictor()
+
+
+def _transcript(recogniser: Recogniser, prediction: Prediction) -> str:
+    return recogniser.transcribe(prediction.audio) if prediction.audio and spoken(prediction) is not None else ""
+
+
+class SpokenWordErrors:
+    """Word errors of the transcript of an answer against `sample.reference`, or against what the model wrote."""
+
+    unit, lower_is_better = "%", True
+
+    def __init__(self, name: str, tools: SpeechTools, against_written: bool) -> None:
+        self.name = name
+        self._recogniser, self._comparable = tools.recogniser, normaliser(tools.normaliser)
+        self._against_written = against_written
+
+    def score(self, sample: Sample, prediction: Prediction) -> ItemScore:
+        import jiwer
+
+        heard = self._comparable(_transcript(self._recogniser, prediction))
+        right = self._comparable(prediction.text if self._against_written else sample.reference)
+        detail = {"reference": right, "hypothesis": heard}
+        if not right:  # every word heard is one too many; a model that failed altogether gets one error for it
+            words = len(heard.split())
+            failed = prediction.error is not None
+            return ItemScore(sample.id, max(words, failed), float(failed), detail)
+        counts = jiwer.process_words(right, heard)
+        errors = counts.substitutions + counts.deletions + counts.insertions
+        return ItemScore(sample.id, errors, len(right.split()), detail)
+
+
+class SpeakerSimilarity:
+    """Cosine between the voice of an answer and that of `sample.fields["voice"]` (files), or of `tools.voice`."""
+
+    name, unit, lower_is_better = "speaker-similarity", "", False
+
+    def __init__(self, tools: SpeechTools) -> None:
+        self._encoder, self._voice = tools.speaker_encoder, tuple(tools.voice)
+        self._known: dict[tuple[Path, ...], np.ndarray] = {}
+
+    def score(self, sample: Sample, prediction: Prediction) -> ItemScore:
+        voice_E = self._reference(sample)
+        speech_L = spoken(prediction)
+        found_E = None if speech_L is None else self._encoder.embed(speech_L)
+        if found_E is None:
+            return ItemScore(sample.id, 0.0, detail={"reason": NO_SPEECH})
+        return ItemScore(sample.id, float(found_E @ voice_E))
+
+    def _reference(self, sample: Sample) -> np.ndarray:
+        named = sample.fields.get("voice")
+        files = tuple(map(Path, [named] if isinstance(named, str) else named)) if named else self._voice
+        if missing := [path for path in files if not path.is_file()]:
+            raise DataError(f"{sample.id}: the recording of the voice {missing[0]} does not exist")
+        if files not in self._known:
+            self._known[files] = self._encoder.voice(files)
+        return self._known[files]
+
+
+class PredictedMos:
+    """Overall quality by DNSMOS."""
+
+    name, unit, lower_is_better = "mos", "1-5", False
+
+    def __init__(self, tools: SpeechTools) -> None:
+        self._predictor = tools.mos_predictor
+
+    def score(self, sample: Sample, prediction: Prediction) -> ItemScore:
+        speech_L = spoken(prediction)
+        if speech_L is None:
+            return ItemScore(sample.id, 1.0, detail={"reason": NO_SPEECH})
+        mos = self._predictor(speech_L)
+        return ItemScore(sample.id, mos.overall, detail={"signal": mos.signal, "background": mos.background})
+
+
+class SpeakingRate:
+    """Words heard over the seconds between the first and the last voiced moment."""
+
+    name, unit, lower_is_better = "speaking-rate", "", False
+
+    def __init__(self, tools: SpeechTools) -> None:
+        self._recogniser = tools.recogniser
+
+    def score(self, sample: Sample, prediction: Prediction) -> ItemScore:
+        speech_L = spoken(prediction)
+        if speech_L is None or not (span := find_pauses(speech_L, VOICE_RATE).span):
+            return ItemScore(sample.id, 0.0, 0.0, {"reason": NO_SPEECH})
+        heard = _transcript(self._recogniser, prediction)
+        words = sum(any(map(str.isalnum, word)) for word in heard.split())
+        return ItemScore(sample.id, words, span, {"hypothesis": heard})
+
+
+class PauseTime:
+    """Seconds of pause in a minute from the first to the last voiced moment."""
+
+    name, unit, lower_is_better = "pauses", "s", True
+
+    def score(self, sample: Sample, prediction: Prediction) -> ItemScore:
+        speech_L = spoken(prediction)
+        if speech_L is None or not (pauses := find_pauses(speech_L, VOICE_RATE)).span:
+            return ItemScore(sample.id, 0.0, 0.0, {"reason": NO_SPEECH})
+        detail = {"longest": pauses.longest, "count": pauses.count}
+        return ItemScore(sample.id, pauses.total, pauses.span / 60, detail)
+
+
+class FirstSound:
+    """Seconds until sound began; `detail` has the silence that it began with."""
+
+    name, unit, lower_is_better = "first-sound", "s", True
+
+    def score(self, sample: Sample, prediction: Prediction) -> ItemScore:
+        speech_L = spoken(prediction)
+        if speech_L is None:
+            return ItemScore(sample.id, 0.0, 0.0, {"reason": NO_SPEECH})
+        waited = prediction.took if prediction.first_sound is None else prediction.first_sound
+        return ItemScore(sample.id, waited, detail={"silence": leading_silence(speech_L, VOICE_RATE)})
+
+
+class RealTimeFactor:
+    """Seconds of work for a second of speech."""
+
+    name, unit, lower_is_better = "rtf", "", True
+
+    def score(self, sample: Sample, prediction: Prediction) -> ItemScore:
+        speech_L = spoken(prediction)
+        if speech_L is None:
+            return ItemScore(sample.id, 0.0, 0.0, {"reason": NO_SPEECH})
+        return ItemScore(sample.id, prediction.took, len(speech_L) / VOICE_RATE)
+
+
+SPEECH_METRICS: dict[str, Callable[[SpeechTools], Metric]] = {
+    "speech-wer": lambda tools: SpokenWordErrors("speech-wer", tools, against_written=False),
+    "speech-agreement": lambda tools: SpokenWordErrors("speech-agreement", tools, against_written=True),
+    "speaker-similarity": SpeakerSimilarity,
+    "mos": PredictedMos,
+    "speaking-rate": SpeakingRate,
+    "pauses": lambda tools: PauseTime(),
+    "first-sound": lambda tools: FirstSound(),
+    "rtf": lambda tools: RealTimeFactor(),
+}

@@ -1,0 +1,158 @@
+"""Results as Markdown: the figures of all models, and how each two of them differ (report §6).
+
+    results = read_results(Path("results"))
+    print(markdown(results))        # a row per benchmark, a column per model
+    print(compared(results))        # a row per benchmark and pair of models
+
+The best model of a row is bold only if the paired test tells it from the second best.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from html import escape
+from itertools import combinations, groupby
+
+from kimi_audio.evaluation.benchmarks import KINDS
+from kimi_audio.evaluation.statistics import Difference, compare
+from kimi_audio.evaluation.store import Item, Result
+
+SIGNIFICANT = 0.05
+NOT_RUN = "–"
+
+Scored = tuple[Result, list[Item]]
+
+
+def markdown(results: Sequence[Scored]) -> str:
+    """The table of figures with their 95 % intervals; failures and unusable rows are footnotes."""
+    names = {model: _text(name) for model, name in model_names(results).items()}
+    rows = [["benchmark", "items", *names.values()], ["---", "--:", *["--:"] * len(names)]]
+    notes: list[str] = []
+    for group in by_benchmark(results):
+        first, winner = group[0][0], best(group)
+        cells = dict.fromkeys(names, NOT_RUN)
+        for result, items in group:
+            figure = f"{shown(result.value, result.unit)} ({shown_interval(result)})"
+            figure = f"**{figure}**" if result is winner else figure
+            if note := _note(result, items):
+                notes.append(f"{names[key(result)]} on {_text(result.title)}: {note}")
+                figure += f" <sup>{len(notes)}</sup>"
+            cells[key(result)] = figure
+        counts = sorted({result.items for result, _ in group})
+        rows.append(
+            [f"{_text(first.title)} {arrow(first)}", "–".join(map(str, counts[:1] + counts[1:][-1:])), *cells.values()]
+        )
+    legend = (
+        f"↓ lower is better, ↑ higher is better; bold: better than the second best (paired test, p < {SIGNIFICANT})."
+    )
+    footnotes = [f"{number}. {note}" for number, note in enumerate(notes, start=1)]
+    return "\n\n".join([_table(rows), legend, *(["\n".join(footnotes)] if footnotes else [])])
+
+
+def compared(results: Sequence[Scored]) -> str:
+    """The paired differences, first model minus second, on the items that both answered."""
+    names = {model: _text(name) for model, name in model_names(results).items()}
+    rows = [["benchmark", "first", "second", "difference (95 %)", "p", "items"],
+            ["---", "---", "---", "--:", "--:", "--:"]]  # fmt: skip
+    for group in by_benchmark(results):
+        for first, second, difference in differences(group):
+            p = shown_p(difference.p)
+            rows.append([f"{_text(first.title)} {arrow(first)}", names[key(first)], names[key(second)],
+                         shown_difference(difference, first.unit),
+                         f"**{p}**" if difference.p < SIGNIFICANT else p, str(difference.items)])  # fmt: skip
+    return _table(rows)
+
+
+def key(result: Result) -> tuple[str, str]:
+    """What tells models apart: the same name with other weights is another model."""
+    return result.model, result.fingerprint
+
+
+def model_names(results: Sequence[Scored]) -> dict[tuple[str, str], str]:
+    """A name for each model, in the order of columns; the fingerprint is told where a name is there twice."""
+    keys = sorted({key(result) for result, _ in results})
+    count = Counter(name for name, _ in keys)
+    return {(name, mark): name if count[name] == 1 else f"{name} ({mark})" for name, mark in keys}
+
+
+def by_benchmark(results: Sequence[Scored]) -> list[list[Scored]]:
+    """The results of each benchmark together, kind by kind."""
+    ordered = sorted(results, key=lambda scored: (KINDS.index(scored[0].kind), scored[0].benchmark, key(scored[0])))
+    return [list(group) for _, group in groupby(ordered, key=lambda scored: scored[0].benchmark)]
+
+
+def differences(group: Sequence[Scored]) -> list[tuple[Result, Result, Difference]]:
+    """Each two models of one benchmark."""
+    return [(first, second, _compare(ours, theirs)) for (first, ours), (second, theirs) in combinations(group, 2)]
+
+
+def best(group: Sequence[Scored]) -> Result | None:
+    """The model that is better than all others of this benchmark, if chance does not explain its lead."""
+    known = [scored for scored in group if math.isfinite(scored[0].value)]
+    ranked = sorted(known, key=lambda scored: scored[0].value, reverse=not group[0][0].lower_is_better)
+    if len(ranked) < 2 or not _compare(ranked[0][1], ranked[1][1]).p < SIGNIFICANT:
+        return None
+    return ranked[0][0]
+
+
+def shown(value: float, unit: str) -> str:
+    """A figure with its unit: `12.1 %`, `0.84 s`, `3.92`."""
+    number = _number(value, unit)
+    return number if number == NOT_RUN or unit not in ("%", "s") else f"{number} {unit}"
+
+
+def shown_interval(result: Result) -> str:
+    """`10.3–14.0`, in the unit of the figure."""
+    return f"{_number(result.low, result.unit)}–{_number(result.high, result.unit)}"
+
+
+def shown_difference(difference: Difference, unit: str) -> str:
+    """`−1.8 (−2.5 to −1.1)`; of shares in percentage points."""
+    value, low, high = (_number(x, unit, "+") for x in (difference.value, difference.low, difference.high))
+    return f"{value} ({low} to {high})" if difference.items else NOT_RUN
+
+
+def shown_p(p: float) -> str:
+    """`0.031`, `< 0.001`."""
+    return NOT_RUN if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def arrow(result: Result) -> str:
+    """Which way is better."""
+    return "↓" if result.lower_is_better else "↑"
+
+
+def _compare(ours: Sequence[Item], theirs: Sequence[Item]) -> Difference:
+    return compare([item.score for item in ours], [item.score for item in theirs])
+
+
+def _number(value: float, unit: str, sign: str = "") -> str:
+    if not math.isfinite(value):
+        return NOT_RUN
+    if unit == "%":
+        text = f"{100 * value:{sign}.1f}"
+    else:
+        text = f"{value:{sign}.{0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2}f}"
+    return text.replace("-", "−")
+
+
+def _note(result: Result, items: Sequence[Item]) -> str:
+    uncounted = sum(item.error is not None and not item.score.denominator for item in items)
+    wrong = result.failed - uncounted
+    notes = [f"{wrong} of {result.items} answers failed and count as wrong"] if wrong else []
+    notes += [f"{uncounted} of {result.items} answers could not be scored and are in no figure"] if uncounted else []
+    notes += [f"rows of the manifest that could not be used: {len(result.faults)}"] if result.faults else []
+    return "; ".join(notes)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _text(name: str) -> str:
+    """A name as Markdown shows it letter by letter, in one cell of one row."""
+    escaped = escape(" ".join(name.split()), quote=False)
+    return re.sub(r"[|\\`*_\[\]]", lambda match: f"&#{ord(match[0])};", escaped)
