@@ -15,8 +15,9 @@ import soundfile
 from tiny_model import tiny_model
 
 from kimi_audio.errors import AudioError, CheckpointError, ConfigError, DataError
-from kimi_audio.evaluation.adapters import CommandAdapter, KimiAudioAdapter, ProgramError, fingerprint, make_adapter
+from kimi_audio.evaluation.adapters import KimiAudioAdapter, fingerprint, make_adapter
 from kimi_audio.evaluation.benchmarks import Benchmark
+from kimi_audio.evaluation.command import CommandAdapter, ProgramError
 from kimi_audio.evaluation.evaluate import can_do, predict
 from kimi_audio.evaluation.samples import Sample
 from kimi_audio.evaluation.store import PredictionLog

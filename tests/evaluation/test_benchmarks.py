@@ -11,6 +11,7 @@ from kimi_audio.errors import ConfigError, DataError
 from kimi_audio.evaluation.benchmarks import Benchmark, bundled_benchmarks, find_benchmarks, read_benchmark
 from kimi_audio.evaluation.prepare import PREPARERS
 
+RECIPE = Path(__file__).parents[2] / "recipes" / "tiny" / "evaluation"
 BENCHMARKS = bundled_benchmarks()
 OWN = {  # benchmarks over folders of labelled sets, and how many items theirs have
     "librispeech-mini": 56,
@@ -90,7 +91,7 @@ def test_questions_are_heard_alone_and_are_not_transcribed(tmp_path: Path) -> No
     (folder / "q.wav").touch()
     row = {"id": "q", "audio": "q.wav", "question": "What is the capital of Egypt?", "patterns": ["cairo"]}
     (folder / "manifest.jsonl").write_text(json.dumps(row) + "\n")
-    (sample,), faults = BENCHMARKS["spoken-questions"].samples(tmp_path)
+    (sample,), faults = read_benchmark(RECIPE / "spoken-questions.yaml").samples(tmp_path)
     assert sample.instruction == "" and faults == []
     assert json.loads(sample.reference) == ["cairo"] and sample.fields["question"].endswith("Egypt?")
 

@@ -149,7 +149,7 @@ def read_results(results: Path) -> list[tuple[Result, list[Item]]]:
             result = Result(**json.loads(path.read_text(encoding="utf-8")))
             lines = (path.parent / "items.jsonl").read_text(encoding="utf-8").splitlines()
             rows = [json.loads(line) for line in lines]
-            items = [Item(ItemScore(**row.pop("score")), **row) for row in rows]
+            items = [Item(ItemScore(**row.pop("score")), sounds=tuple(row.pop("sounds")), **row) for row in rows]
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise DataError(f"{path}: not a result that can be read ({error}); score it again") from error
         found.append((result, items))
