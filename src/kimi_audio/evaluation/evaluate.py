@@ -13,6 +13,7 @@ import platform
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Protocol
 
 from kimi_audio.errors import KimiAudioError
@@ -150,5 +151,7 @@ def versions() -> dict[str, str]:
 
 def machine() -> dict[str, Any]:
     """Where this runs, as far as times depend on it."""
-    return {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count(),
-            "system": platform.system()}  # fmt: skip
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    processor = names[0] if names else platform.processor() or platform.machine()
+    return {"processor": processor, "cores": os.cpu_count(), "system": platform.system()}

@@ -114,12 +114,14 @@ def spread(samples: Sequence[Sample], limit: int | None) -> list[Sample]:
 
 
 def progress_bar() -> Progress:
-    """On standard error; gone when done."""
+    """On standard error, where someone watches; gone when done."""
+    console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
