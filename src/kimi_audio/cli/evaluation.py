@@ -1,7 +1,7 @@
 """`eval`: measure models, see the results, prepare data, check a judge.
 
-    kimi-audio eval librispeech,esc50 --model tiny --model whisper:FOLDER --data DATA -o results
-    kimi-audio eval report results
+kimi-audio eval librispeech,esc50 --model tiny --model whisper:FOLDER --data DATA -o results
+kimi-audio eval report results
 """
 
 import os
@@ -157,6 +157,31 @@ def judge_check(judge: Judge = None) -> None:
     if judge is None:
         raise ConfigError("--judge is missing: openai:MODEL@URL or local:FOLDER")
     rich.print(check(make_judge(judge)).table())
+
+
+@app.command()
+@common.command
+def rate(
+    results: Results,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="HTML", help="The page.")] = Path("rating.html"),
+) -> None:
+    """Write a page on which people rate the answers to the benchmark `conversation`, 1 to 5, without models' names."""
+    from kimi_audio.evaluation.rating import rateable_answers, write_rating_page
+    from kimi_audio.evaluation.store import read_results
+
+    write_rating_page(rateable_answers(read_results(results)), output)
+    common.tell(f"wrote {output}; what people save there is read by `kimi-audio eval ratings`")
+
+
+@app.command()
+@common.command
+def ratings(files: Annotated[list[Path], typer.Argument(help="What people saved on the page of `eval rate`.")]) -> None:
+    """Mean ratings of each model in each dimension, with 95 % intervals."""
+    from kimi_audio.evaluation.rating import opinions, read_ratings
+
+    for one in opinions(read_ratings(files)):
+        figure = f"{one.mean:.2f} ({one.low:.2f}–{one.high:.2f})"
+        print(f"{one.dimension:<8} {one.model:<24} {figure}, {one.ratings} ratings of {one.questions} questions")
 
 
 def _print(result: "Result") -> None:

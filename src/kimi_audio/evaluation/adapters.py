@@ -32,6 +32,7 @@ from kimi_audio.messages import Message
 ACCEPTED = """\
 tiny                              the bundled model
 FOLDER or OWNER/NAME              any other Kimi-Audio, here or on the hub
+recordings                        the people who recorded the texts, where texts are read aloud
 whisper:FOLDER                    a Whisper in Hugging Face layout, by faster-whisper
 whisper-hf:FOLDER                 the same, by transformers
 openai:MODEL@URL                  chat about sounds with an OpenAI-compatible endpoint
@@ -57,7 +58,7 @@ def make_adapter(spec: str, *, seed: int = 0, timeout: float = 600.0) -> Adapter
     """
     kind, colon, rest = spec.partition(":")
     if not colon:
-        return KimiAudioAdapter(None if spec == "tiny" else spec, seed)
+        return RecordingAdapter() if spec == "recordings" else KimiAudioAdapter(None if spec == "tiny" else spec, seed)
     if kind in ("whisper", "whisper-hf"):
         if not rest or not Path(rest).is_dir():
             raise ConfigError(f"model {spec!r}: there is no folder {rest!r}")
@@ -114,9 +115,18 @@ class KimiAudioAdapter:
             return Output(" ".join(self._model.transcribe(path, **options).text for path in _sounds(sample)))
         asked = [Message("user", "text", sample.instruction)] if sample.instruction else []
         messages = asked + [Message("user", "audio", path) for path in sample.audios]
+        if benchmark.reads_aloud:
+            return self._read(sample.reference)
         if not benchmark.speaks:
             return Output(self._model.generate(messages, seed=self._seed, break_loops=True, **options).text)
         return self._speak(messages, options)
+
+    def _read(self, text: str) -> Output:
+        started, first_sound, parts = time.perf_counter(), None, [np.zeros(0, np.float32)]
+        for part in self._model.say(text, seed=self._seed):
+            first_sound = first_sound or time.perf_counter() - started
+            parts.append(part)
+        return Output(text, np.concatenate(parts), self._model.speech_rate, first_sound=first_sound)
 
     def _speak(self, messages: list[Message], options: dict[str, Any]) -> Output:
         started, first_sound = time.perf_counter(), None
@@ -126,6 +136,17 @@ class KimiAudioAdapter:
                 first_sound = time.perf_counter() - started
         reply = answer.reply
         return Output(reply.text, reply.audio, self._model.speech_rate, first_sound=first_sound)
+
+
+class RecordingAdapter:
+    """The people who recorded a benchmark of texts read aloud: what a model is to be measured by."""
+
+    name, fingerprint, takes_instructions, speaks = "recordings", "recordings", True, True
+
+    def generate(self, sample: Sample, benchmark: Benchmark) -> Output:
+        if not sample.fields.get("recording"):
+            raise DataError(f"{sample.id}: there is no recording of somebody reading this")
+        return Output(sample.reference, load_audio(sample.fields["recording"], SPEECH_RATE), SPEECH_RATE)
 
 
 class WhisperAdapter:

@@ -41,6 +41,8 @@ class Benchmark:
         labels: file (beside this one) with label → list of regular expressions that name it in plain words.
         judge: name of the judge's prompt, for judged metrics.
         speaks: the answer is wanted as sound, too.
+        reads_aloud: the reference is to be read aloud; the row's sound, a person reading it, is not heard by the model.
+        answers: name of the benchmark whose answers are scored here, too, instead of asking again.
         sampling: options of generation, in the official names; the same for all models that know them.
         source, licence, size, obtain: for `eval --list`: where the data come from, on what terms, how many items, and
             how a user gets them.
@@ -60,6 +62,8 @@ class Benchmark:
     labels: str | None = None
     judge: str | None = None
     speaks: bool = False
+    reads_aloud: bool = False
+    answers: str | None = None
     sampling: dict[str, float] = field(default_factory=dict)
     language: str = "en"
     source: str = ""
@@ -109,8 +113,8 @@ class Benchmark:
 
     def recipe(self) -> dict[str, Any]:
         """All that a result depends on besides model and data."""
-        names = ("metric", "normaliser", "instruction", "instruction_field", "judge", "speaks", "sampling", "split",
-                 "where")  # fmt: skip
+        names = ("metric", "normaliser", "instruction", "instruction_field", "judge", "speaks", "reads_aloud",
+                 "sampling", "split", "where")  # fmt: skip
         return {name: getattr(self, name) for name in names}
 
     def _row(self, line: str) -> dict[str, Any] | None:
@@ -144,6 +148,9 @@ class Benchmark:
                 instruction = instruction.format_map(row)
             except KeyError as error:
                 raise DataError(f"the field {error} of the instruction is missing") from None
+        if self.reads_aloud:
+            row["recording"] = str(audios[0]) if audios else None
+            audios = ()
         if not audios and not instruction:
             raise DataError("neither a sound nor a question")
         name = str(row.get("id") or (audio if isinstance(audio, str) else ""))

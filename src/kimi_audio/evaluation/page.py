@@ -113,7 +113,7 @@ def _cell(result: Result, items: Sequence[Item], sounds: PageSounds) -> dict[str
         "recipe": {
             "model": result.model, "fingerprint": result.fingerprint, **result.recipe, "seed": result.seed,
             "versions": result.versions, "machine": result.machine,
-            "seconds of work": round(result.took, 1), "seconds of sound": round(result.seconds, 1), **result.extra,
+            "seconds of work": round(result.took, 1), "seconds of sound": round(result.seconds, 1),
         },
         "confusion": _confusion(items) if result.kind == "classification" else None,
         "rows": sorted(rows, key=lambda row: (row["error"] is None, -row["badness"])),

@@ -24,6 +24,7 @@ from typing import Any
 from kimi_audio.errors import DataError
 from kimi_audio.evaluation.samples import ItemScore
 from kimi_audio.evaluation.statistics import figure, interval
+from kimi_audio.evaluation.store import Item, Result
 
 DIMENSIONS = {
     "speed": "speed control",
@@ -85,6 +86,29 @@ def conversation_prompts() -> list[dict[str, str]]:
     """25 questions, five a dimension: `id`, `dimension`, `text`, `manner` (how to ask it) and `heed` (for raters)."""
     lines = (_assets() / "conversation_prompts.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
+
+
+def rateable_answers(results: Sequence[tuple[Result, list[Item]]]) -> list[Rateable]:
+    """The answers of all models to the benchmark `conversation`, question by question.
+
+    Raises:
+        DataError: when no model was asked it.
+    """
+    asked = {row["id"]: row for row in conversation_prompts()}
+    answers: dict[str, dict[str, Answer]] = defaultdict(dict)
+    sounds: dict[str, Path] = {}
+    for result, items in results:
+        for item in items if result.benchmark == "conversation" else ():
+            if item.score.id in asked and item.audio:
+                answers[item.score.id][f"{result.model}-{result.fingerprint}"] = Answer(item.text, Path(item.audio))
+                sounds[item.score.id] = Path(item.sounds[0])
+    if not answers:
+        raise DataError("no spoken answers to rate; `kimi-audio eval conversation --model MODEL …` asks for some")
+    return [
+        Rateable(name, row["dimension"], row["text"], answers[name], sounds[name], row["heed"])
+        for name, row in asked.items()
+        if name in answers
+    ]
 
 
 def write_rating_page(items: Sequence[Rateable], out: Path) -> None:

@@ -64,7 +64,8 @@ class Session:
         metric = self.metric(benchmark)
         samples, faults = benchmark.samples(self.data)
         samples = spread(samples, self.limit)
-        log = PredictionLog(model_folder(self.results, adapter.name, adapter.fingerprint) / benchmark.name)
+        folder = model_folder(self.results, adapter.name, adapter.fingerprint)
+        log = PredictionLog(folder / (benchmark.answers or benchmark.name))
         if ask in ("everything", "errors"):
             log.forget(errors_only=ask == "errors")
         if ask != "nothing":
@@ -83,7 +84,7 @@ class Session:
             seed=self.seed,
             tools={name: value for name, value in self._tools(benchmark).items() if value},
         )
-        write_result(log.folder, result, items)
+        write_result(folder / benchmark.name, result, items)
         return result
 
     def metric(self, benchmark: Benchmark) -> Metric:

@@ -90,5 +90,7 @@ def _quotient(numerator: np.ndarray | float, denominator: np.ndarray | float) ->
 
 
 def _percentiles(values: np.ndarray, share: float) -> tuple[float, float]:
+    if np.isnan(values).all():
+        return float("nan"), float("nan")
     low, high = np.nanpercentile(values, [50 * (1 - share), 50 * (1 + share)])
     return float(low), float(high)

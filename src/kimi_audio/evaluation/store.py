@@ -135,6 +135,7 @@ class PredictionLog:
 
 def write_result(folder: Path, result: Result, items: list[Item]) -> None:
     """Write `scores.json` and `items.jsonl`."""
+    folder.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(asdict(item), ensure_ascii=False) for item in items]
     (folder / "items.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     (folder / "scores.json").write_text(json.dumps(asdict(result), indent=2, ensure_ascii=False) + "\n", "utf-8")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kimi_audio.errors import ConfigError, DataError
-from kimi_audio.evaluation.prepare import chat, fleurs, librispeech, mandarin, questions, sounds
+from kimi_audio.evaluation.prepare import chat, conversation, fleurs, librispeech, mandarin, questions, sounds
 from kimi_audio.evaluation.prepare.common import Manifest, Report
 
 __all__ = ["PREPARERS", "Preparer", "Report", "prepare"]
@@ -101,6 +101,11 @@ PREPARERS = {
         chat.voicebench,
         "https://huggingface.co/datasets/hlt-lab/voicebench",
         "alpacaeval_full/test-*.parquet and so on; sd-qa/usa-*.parquet",
+    ),
+    "conversation": Preparer(
+        conversation.conversation,
+        "kimi_audio/evaluation/rating_assets/conversation_prompts.jsonl",
+        "recordings of the questions, named by their ids: speed-1.wav and so on",
     ),
 }
 
