@@ -23,7 +23,7 @@ FILES = {
     "rtf": f"{{name: rtf, title: Speed, kind: speech, metric: rtf, speaks: true, reads_aloud: true, answers: aloud, "
     f"instruction: 'Read {{text}}', {FIELDS}}}",
     "judged": f"{{name: judged, title: Judged, kind: answer, metric: judge-1-5, judge: answer-1-5, "
-    f"instruction: What?, {FIELDS}}}",
+    f'instruction: "What?", {FIELDS}}}',
 }
 
 
