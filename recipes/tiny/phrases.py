@@ -5,7 +5,8 @@
 A model with few hours of speech mishears the words that it never met. Sentences (`id <TAB> sentence`) are cut into
 phrases of 6 to 14 words; one after another the phrase is taken whose words are most worth hearing once more: a word's
 worth is the square root of its count in SENTENCES, divided by one more than how often it was heard, in the transcripts
-of the manifests KNOWN and in the phrases taken so far. Lines of the output as those of `sentences.py`.
+of the manifests KNOWN and in the phrases taken so far. Lines of the output as those of `sentences.py`. What share of
+the words of SENTENCES was heard less than three times, before and after, is told on standard error.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import json
 import math
 import random
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,9 +77,17 @@ def main() -> None:
     lines = [line.rsplit("\t", 1)[-1] for line in args.sentences.read_text(encoding="utf-8").splitlines()]
     pool = [phrase for line in lines for phrase in phrases(line, rng)]
     voices = {voice: float(weight) for voice, weight in (share.rsplit("=", 1) for share in args.share)}
+    total, before = Counter(word for phrase in pool for word in phrase), heard.copy()
     for number, phrase in enumerate(choose(pool, heard, args.count)):
         voice = rng.choices(list(voices), list(voices.values()))[0]
         print(f"p{number:05}", voice, round(rng.uniform(0.85, 1.15), 2), " ".join(phrase), sep="\t")
+    print(f"of {len(pool)} phrases; {rare(total, before):.1%} of words were rarely heard, now {rare(total, heard):.1%}",
+          file=sys.stderr)  # fmt: skip
+
+
+def rare(total: Counter[str], heard: Counter[str]) -> float:
+    """Share of all words that were heard less than three times."""
+    return sum(count for word, count in total.items() if heard[word] < 3) / sum(total.values())
 
 
 if __name__ == "__main__":
