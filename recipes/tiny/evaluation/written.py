@@ -1,4 +1,4 @@
-"""The text LLM that the small model starts from, as a program that `kimi-audio eval` can ask: what a listener can equal.
+"""The text LLM that the small model starts from, as a program for `kimi-audio eval`: what a listener can at best equal.
 
     kimi-audio eval recipes/tiny/evaluation/written-questions.yaml --data … -o … \\
         --model "command:python recipes/tiny/evaluation/written.py $MODELS/smollm2"

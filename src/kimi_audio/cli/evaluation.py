@@ -149,14 +149,12 @@ def prepare(
 @common.command
 def judge_check(judge: Judge = None) -> None:
     """Put a small labelled set to a judge and say how often it agrees."""
-    import rich
-
     from kimi_audio.evaluation.judge_check import judge_check as check
     from kimi_audio.evaluation.judges import make_judge
 
     if judge is None:
         raise ConfigError("--judge is missing: openai:MODEL@URL or local:FOLDER")
-    rich.print(check(make_judge(judge)).table())
+    print(check(make_judge(judge)))
 
 
 @app.command()
