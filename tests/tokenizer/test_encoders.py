@@ -56,9 +56,23 @@ def test_clipped_encoding_equals_masked_encoding(encoder):
     torch.testing.assert_close(AcousticEncoder(encoder, clip_silence=True)(samples), masked, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("clip_silence", [True, False])
-def test_a_batch_is_its_segments(encoder, clip_silence):
-    acoustic, lengths = AcousticEncoder(encoder, clip_silence), (5_000, 20_000, 1, 20_000)
+def test_spare_frames_are_heard_but_not_kept(encoder):
+    """With enough of them the end of a clip is what it is in 30 s; without, it is not."""
+    samples = noise(5_000)
+    whole = AcousticEncoder(encoder)(samples)
+    assert AcousticEncoder(encoder, True, spare_frames=50)(samples).shape == whole.shape
+    everything = AcousticEncoder(encoder, True, spare_frames=1500)(samples)
+    torch.testing.assert_close(everything, whole, atol=1e-5, rtol=1e-4)
+    distance = [
+        float((AcousticEncoder(encoder, True, spare_frames=frames)(samples) - whole).abs().mean())
+        for frames in (0, 50, 700)
+    ]
+    assert distance[2] < distance[1] < distance[0]
+
+
+@pytest.mark.parametrize("settings_", [(True, 0), (True, 30), (False, 0)])
+def test_a_batch_is_its_segments(encoder, settings_):
+    acoustic, lengths = AcousticEncoder(encoder, *settings_), (5_000, 20_000, 1, 20_000)
     log_mels = [acoustic.log_mel(noise(length)) for length in lengths]
     with torch.no_grad():
         batch = acoustic.encode(log_mels, [num_tokens(length) for length in lengths])

@@ -38,7 +38,9 @@ SEMANTIC_FOLDER = "glm-4-voice-tokenizer"
 SHARD_BYTES = 47 * 2**20  # a file with its header stays below 48 MiB
 Part = Literal["llm", "acoustic", "semantic", "flow", "vocoder"]
 CLIP_SILENCE = "kimia_whisper_clip_silence"
-"""Field of `config.json`: the acoustic encoder sees only the frames that are kept (see `AcousticEncoder`)."""
+SPARE_FRAMES = "kimia_whisper_spare_frames"
+"""Fields of `config.json`: the acoustic encoder sees only the frames that are kept, and so many more of silence after
+them (see `AcousticEncoder`). The second is ours."""
 
 QUANTISATION = "quantization_config"
 
@@ -86,7 +88,8 @@ def load_parts(
     acoustic = None
     if llm.config.use_whisper_feature:
         encoder = load_whisper(folder / ACOUSTIC_FOLDER, dtype=encoders, device=device)
-        acoustic = AcousticEncoder(encoder, clip_silence=bool(llm.config.extra.get(CLIP_SILENCE, False))).eval()
+        extra = llm.config.extra
+        acoustic = AcousticEncoder(encoder, bool(extra.get(CLIP_SILENCE)), int(extra.get(SPARE_FRAMES, 0))).eval()
     semantic_folder = folder / SEMANTIC_FOLDER
     if not semantic_folder.is_dir():
         semantic_folder = fetch(SEMANTIC_ID, ["config.json", "preprocessor_config.json", "model.safetensors"])
@@ -218,6 +221,7 @@ def _write_layout(folder: Path, parts: ModelParts, storage: Storage, shard_bytes
     config.pop(QUANTISATION, None)
     if parts.acoustic is not None:
         config[CLIP_SILENCE] = parts.acoustic.clip_silence
+        config |= {SPARE_FRAMES: parts.acoustic.spare_frames} if parts.acoustic.spare_frames else {}
         encoder = parts.acoustic.encoder
         tensors, note = stored_tensors(encoder, storage, "acoustic", "model.encoder.")
         write_encoder(folder / ACOUSTIC_FOLDER, whisper_config(encoder) | note, tensors, shard_bytes)

@@ -18,7 +18,14 @@ from torch import Tensor
 
 from kimi_audio.checkpoint.convert import NUM_RESERVED, audio_fields, llm_from_hf
 from kimi_audio.checkpoint.files import read_json, read_tensors, write_json, write_tensors
-from kimi_audio.checkpoint.layout import ACOUSTIC_FOLDER, CLIP_SILENCE, SEMANTIC_FOLDER, SHARD_BYTES, write_encoder
+from kimi_audio.checkpoint.layout import (
+    ACOUSTIC_FOLDER,
+    CLIP_SILENCE,
+    SEMANTIC_FOLDER,
+    SHARD_BYTES,
+    SPARE_FRAMES,
+    write_encoder,
+)
 from kimi_audio.checkpoint.vocabulary import MISSING, SourceVocabulary, choose_tokens, read_vocabulary, write_tiktoken
 from kimi_audio.errors import CheckpointError
 from kimi_audio.llm.model import AudioLLM
@@ -26,6 +33,8 @@ from kimi_audio.tokenizer.semantic import SemanticTokenizerConfig
 from kimi_audio.vocab import Vocabulary
 
 EMBEDDING = "model.embed_tokens.weight"
+ONE_SECOND = 50
+"""Frames of silence that the acoustic encoder hears after a clip."""
 NEW_ROW_STD = 0.02
 """Spread of new embedding rows around the mean row."""
 
@@ -73,7 +82,8 @@ def build_small(
         fork_layer=fork_layer,
     )
     rows = -(-(vocab_size + NUM_RESERVED + audio_codes) // 64) * 64
-    config |= {"vocab_size": rows, "tie_word_embeddings": True, "use_whisper_feature": True, CLIP_SILENCE: True}
+    config |= {"vocab_size": rows, "tie_word_embeddings": True, "use_whisper_feature": True}
+    config |= {CLIP_SILENCE: True, SPARE_FRAMES: ONE_SECOND}
     generator = torch.Generator().manual_seed(seed)
     state["model.embed_tokens.weight"] = embedding_rows(
         state["model.embed_tokens.weight"], source, kept, rows, generator

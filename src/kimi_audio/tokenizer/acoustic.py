@@ -4,8 +4,9 @@
 
 Each 30 s segment is encoded on its own. Officially a segment is padded with zeros to 30 s before the log-mel and the
 encoder attends over all 1500 frames. `clip_silence=True` (the official `kimia_whisper_clip_silence`) computes the
-same log-mel but encodes only the frames that are kept, which is many times faster on short clips; a model must be used
-with the setting that it was trained with.
+same log-mel but encodes only the frames that are kept, which is many times faster on short clips. Whisper, used to
+30 s, spoils the end of a clip that ends so: with `spare_frames` it also hears so many frames of the silence after it.
+A model must be used with the settings that it was trained with.
 """
 
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from kimi_audio.audio.log_mel import HOP, N_FFT, SAMPLE_RATE, whisper_log_mel
 from kimi_audio.tokenizer.whisper import WhisperEncoder
 
 SEGMENT_SAMPLES = 30 * SAMPLE_RATE
+SEGMENT_FRAMES = 1500
 TOKEN_SAMPLES = 1280
 FRAMES_PER_TOKEN = 4
 
@@ -28,12 +30,16 @@ def num_tokens(num_samples: int) -> int:
 
 
 class AcousticEncoder(nn.Module):
-    """Samples to 12.5 Hz vectors of 4 · d_model numbers."""
+    """Samples to 12.5 Hz vectors of 4 · d_model numbers; `spare_frames` are of 20 ms, and only for `clip_silence`."""
 
-    def __init__(self, encoder: WhisperEncoder, clip_silence: bool = False) -> None:
+    def __init__(self, encoder: WhisperEncoder, clip_silence: bool = False, spare_frames: int = 0) -> None:
         super().__init__()
         self.encoder = encoder
-        self.clip_silence = clip_silence
+        self.clip_silence, self.spare_frames = clip_silence, spare_frames
+
+    def _heard(self, tokens: int) -> int:
+        """Encoder frames that are computed of a segment of so many tokens, with `clip_silence`."""
+        return min(FRAMES_PER_TOKEN * tokens + self.spare_frames, SEGMENT_FRAMES)
 
     def log_mel(self, samples_L: Tensor) -> Tensor:
         """Log-mel (n_mels, T) of one segment of at most 30 s, as the encoder wants it: 3000 frames, or those needed."""
@@ -41,7 +47,7 @@ class AcousticEncoder(nn.Module):
         if self.clip_silence:
             # Two frames more than are kept, so that the last convolution output sees its right neighbour; the silence
             # after them, but for what an analysis window reaches, changes nothing.
-            frames = 2 * FRAMES_PER_TOKEN * num_tokens(samples_L.shape[0]) + 2
+            frames = 2 * self._heard(num_tokens(samples_L.shape[0])) + 2
             length = min(SEGMENT_SAMPLES, frames * HOP + N_FFT)
         padded = nn.functional.pad(samples_L, (0, length - samples_L.shape[0]))
         return whisper_log_mel(padded, self.encoder.config.num_mel_bins)[:, :frames]
@@ -56,11 +62,13 @@ class AcousticEncoder(nn.Module):
         longest = max(log_mel.shape[1] for log_mel in log_mels)
         padded = [nn.functional.pad(log_mel, (0, longest - log_mel.shape[1])) for log_mel in log_mels]
         log_mel_BMT = torch.stack(padded).to(self.encoder.dtype)
-        frames, mask = FRAMES_PER_TOKEN * max(tokens), None
-        if self.clip_silence and len(set(tokens)) > 1:
-            kept_B = FRAMES_PER_TOKEN * torch.tensor(tokens, device=log_mel_BMT.device)
-            mask = (torch.arange(frames, device=log_mel_BMT.device) < kept_B[:, None])[:, None, None]
-        hidden_BTD = self.encoder(log_mel_BMT, num_frames=frames if self.clip_silence else None, mask=mask)
+        frames, heard, mask = FRAMES_PER_TOKEN * max(tokens), None, None
+        if self.clip_silence:
+            heard = self._heard(max(tokens))
+            if len(set(tokens)) > 1:
+                heard_B = torch.tensor([self._heard(count) for count in tokens], device=log_mel_BMT.device)
+                mask = (torch.arange(heard, device=log_mel_BMT.device) < heard_B[:, None])[:, None, None]
+        hidden_BTD = self.encoder(log_mel_BMT, num_frames=heard, mask=mask)
         features_BTF = hidden_BTD[:, :frames].unflatten(1, (-1, FRAMES_PER_TOKEN)).flatten(2)
         return [features_TF[:kept] for features_TF, kept in zip(features_BTF, tokens, strict=True)]
 
