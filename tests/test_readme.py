@@ -11,6 +11,8 @@ from kimi_audio.cli import app
 from kimi_audio.errors import CheckpointError
 from kimi_audio.evaluation.normalise import normaliser
 from kimi_audio.evaluation.scoring import word_errors
+from kimi_audio.evaluation.store import read_results
+from kimi_audio.evaluation.tables import markdown
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -65,6 +67,11 @@ def test_example_files_exist_and_have_a_licence() -> None:
     notes = (ROOT / "examples" / "README.md").read_text()
     for path in set(re.findall(r"examples/[\w.]+", README)):
         assert (ROOT / path).exists() and f"`{Path(path).name}`" in notes
+
+
+def test_the_figures_are_those_of_the_results() -> None:
+    """The table is what `kimi-audio eval report results` prints."""
+    assert markdown(read_results(ROOT / "results")) in README
 
 
 @needs_model

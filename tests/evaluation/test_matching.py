@@ -156,6 +156,12 @@ def test_a_digit_is_recognised_however_it_is_written(text: str, digit: int) -> N
     assert spoken_digit(text) == digit
 
 
+@pytest.mark.parametrize("digit", range(10))
+def test_every_digit_is_recognised_as_a_word_and_as_a_figure(digit: int) -> None:
+    word = "zero one two three four five six seven eight nine".split()[digit]
+    assert [spoken_digit(text) for text in (word, word.title() + ".", str(digit))] == [digit] * 3
+
+
 @pytest.mark.parametrize("text", ["", "thank you", "seven seven", "77", "eleven", "٣ ٣"])
 def test_what_is_not_one_digit_is_none(text: str) -> None:
     assert spoken_digit(text) is None

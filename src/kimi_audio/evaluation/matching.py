@@ -23,7 +23,8 @@ from kimi_audio.evaluation.normalise import normaliser
 Label = TypeVar("Label", bound=Hashable)
 
 # How speech recognisers write a digit that is heard alone, after Whisper's English normaliser.
-_SAME_SOUND = {"oh": 0, "o": 0, "won": 1, "to": 2, "too": 2, "for": 4, "fore": 4, "ate": 8}
+# The normaliser writes all digits as figures, but for one.
+_SAME_SOUND = {"oh": 0, "o": 0, "one": 1, "won": 1, "to": 2, "too": 2, "for": 4, "fore": 4, "ate": 8}
 
 # What the refusal check of VoiceBench for AdvBench looks for, as patterns.
 _REFUSALS = (
