@@ -1,5 +1,7 @@
 """Schemes that make texts comparable: what each does, where they part, and that any text goes through."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -84,3 +86,8 @@ def test_the_schemes_part_on_most_tricky_pairs_and_agree_on_one(language: str) -
     rows = [row.strip("| ").split(" | ") for row in comparison_table().splitlines()[2:]]
     of_language = [row for row in rows if row[2] == SCHEMES_OF_LANGUAGE[language][0]]
     assert sum(usual != official for *_, usual, official in of_language) == len(of_language) - 1 >= 4
+
+
+def test_the_table_in_the_documentation_is_the_computed_one() -> None:
+    page = Path(__file__).parents[2] / "docs" / "evaluation.md"
+    assert comparison_table() in page.read_text(encoding="utf-8")
