@@ -17,6 +17,7 @@ from kimi_audio.audio import load_audio
 from kimi_audio.errors import ConfigError, DataError
 from kimi_audio.evaluation.benchmarks import bundled_benchmarks
 from kimi_audio.evaluation.prepare import PREPARERS, prepare
+from kimi_audio.evaluation.rating import conversation_prompts
 
 BENCHMARKS = bundled_benchmarks()
 
@@ -196,6 +197,11 @@ def voicebench(root: Path) -> None:
         parquet.write_table(pyarrow.Table.from_pylist(rows), path)
 
 
+def conversation(root: Path) -> None:
+    for row in conversation_prompts()[:2]:
+        sound(root / f"{row['id']}.wav")
+
+
 # The miniature, what its benchmarks find right, and what each fault says.
 CASES: dict[str, tuple[Callable[[Path], None], dict[str, list[str]], list[str]]] = {
     "librispeech": (
@@ -269,6 +275,11 @@ CASES: dict[str, tuple[Callable[[Path], None], dict[str, list[str]], list[str]]]
             "voicebench-advbench": [""],
         },
         ["there is no sound in the row"] * 8,
+    ),
+    "conversation": (
+        conversation,
+        {"conversation": [row["text"] for row in conversation_prompts()[:2]]},
+        [rf"{row['id']}\.wav does not exist" for row in conversation_prompts()[2:]],
     ),
 }
 
@@ -348,7 +359,7 @@ def test_what_was_unpacked_stays(name: str, tmp_path: Path, download: Path) -> N
 
 @pytest.mark.parametrize("name", PREPARERS)
 def test_another_folder_is_told_what_is_needed(name: str, tmp_path: Path, download: Path) -> None:
-    with pytest.raises(DataError, match=f"{name} needs .* from http"):
+    with pytest.raises(DataError, match=f"{name} needs .* from "):
         prepare(name, download, tmp_path / "data")
     with pytest.raises(DataError, match="it is no folder"):
         prepare(name, tmp_path / "nowhere", tmp_path / "data")

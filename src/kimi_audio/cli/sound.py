@@ -3,15 +3,18 @@
 The last two need the extra `live` (the package `sounddevice`) and a device.
 """
 
+from __future__ import annotations
+
 import wave
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, Protocol
 
 from kimi_audio.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 LISTENING_RATE = 16_000
 PATIENCE = 8.0
