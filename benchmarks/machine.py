@@ -13,10 +13,10 @@ def machine() -> dict[str, Any]:
     """The processor, its cores, and the versions that a timing depends on."""
     import torch
 
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    from kimi_audio.evaluation.evaluate import processor
+
     return {
-        "cpu": names[0] if names else platform.processor() or platform.machine(),
+        "cpu": processor(),
         "cores": os.cpu_count(),
         "vector": torch.backends.cpu.get_cpu_capability(),
         "system": platform.system(),

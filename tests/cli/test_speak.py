@@ -56,7 +56,7 @@ def test_texts_come_from_files_and_standard_input_too(model: str, tmp_path: Path
     run("say", "-f", tmp_path / "text.txt", "-o", tmp_path / "b.wav", *options)
     run("say", "-", "-o", tmp_path / "c.wav", *options, typed="Good morning.")
     sounds = [(tmp_path / name).read_bytes() for name in ("a.wav", "b.wav", "c.wav")]
-    assert len(set(map(len, sounds))) == 1 and len(sounds[0]) > 1000
+    assert len(set(sounds)) == 1 and len(sounds[0]) > 1000
 
 
 @pytest.mark.parametrize(
@@ -81,6 +81,14 @@ def test_mistakes_get_one_sentence(
     assert (result.exit_code, result.stdout) == (2, "")
     assert sentence in result.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_failure_overwrites_nothing(model: str, listener: str, tmp_path: Path) -> None:
+    kept = tmp_path / "kept.wav"
+    kept.write_bytes(b"what was there")
+    for text, speaker in (("…!", model), ("Hello.", listener)):
+        assert run("say", text, "-o", kept, "--model", speaker).exit_code == 2
+        assert kept.read_bytes() == b"what was there"
 
 
 def test_a_model_that_only_listens_says_so(listener: str, tmp_path: Path) -> None:

@@ -18,22 +18,6 @@ from kimi_audio.evaluation.samples import ItemScore
 from kimi_audio.evaluation.store import Item, read_results, write_result
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_results(tmp_path_factory.mktemp("page") / "results")
-
-
-@pytest.fixture(scope="module")
-def html(results: Path) -> Path:
-    write_page(results, results.parent / "report.html", title="A <report> & more")
-    return results.parent / "report.html"
-
-
-@pytest.fixture(scope="module")
-def data(html: Path) -> dict[str, Any]:
-    return data_of(html)
-
-
 def test_every_result_is_there_and_what_was_not_run_is_empty(data: dict[str, Any]) -> None:
     assert [model["name"] for model in data["models"]] == sorted(MODELS)
     cells = {each["title"]: [bool(cell) for cell in each["cells"]] for each in data["benchmarks"]}

@@ -7,29 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from evaluation.results_maker import benchmark_of, data_of, make_results
+from evaluation.results_maker import benchmark_of
 
 from kimi_audio.evaluation.page import write_page
 from kimi_audio.evaluation.samples import ItemScore
 from kimi_audio.evaluation.store import Item, read_results, write_result
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_results(tmp_path_factory.mktemp("page") / "results")
-
-
-@pytest.fixture(scope="module")
-def html(results: Path) -> Path:
-    write_page(results, results.parent / "report.html", title="A <report> & more")
-    return results.parent / "report.html"
-
-
-@pytest.fixture(scope="module")
-def data(html: Path) -> dict[str, Any]:
-    return data_of(html)
 
 
 @pytest.fixture(scope="module")

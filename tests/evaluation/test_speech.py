@@ -17,10 +17,8 @@ from kimi_audio.errors import DataError
 from kimi_audio.evaluation.mos import MosPredictor
 from kimi_audio.evaluation.speaker import SpeakerEncoder
 from kimi_audio.evaluation.speech import (
-    clipped_share,
     find_pauses,
     leading_silence,
-    loudness,
     speaking_rate,
     spectral_jumps,
     voiced_frames,
@@ -147,29 +145,6 @@ def test_where_nobody_speaks_there_are_no_pauses(sound: np.ndarray) -> None:
 def test_words_a_second() -> None:
     assert speaking_rate(9, 3.0) == 3
     assert np.isnan(speaking_rate(0, 0.0))
-
-
-# --- level
-
-
-@pytest.mark.parametrize("rate", [16_000, 24_000, 48_000])
-def test_a_full_tone_has_the_loudness_that_the_standard_says(rate: int) -> None:
-    tone = np.sin(2 * np.pi * 997 * np.arange(3 * rate) / rate).astype(np.float32)
-    assert loudness(tone, rate) == pytest.approx(-3.01, abs=0.02)
-    assert loudness(0.1 * tone, rate) == pytest.approx(-23.01, abs=0.02)
-
-
-def test_silence_between_words_does_not_make_speech_softer() -> None:
-    sound = breathy(6, RATE)
-    gap = np.zeros(6 * RATE, np.float32)
-    assert loudness(np.concatenate([sound, gap]), RATE) == pytest.approx(loudness(sound, RATE), abs=0.3)
-    assert loudness(gap, RATE) == loudness(sound[:100], RATE) == float("-inf")
-
-
-@given(st.lists(st.floats(-0.875, 0.875, width=32), min_size=1, max_size=50), st.integers(0, 20))
-def test_samples_at_full_scale_are_counted(samples: list[float], clipped: int) -> None:
-    sound = np.array([*samples, *[1.0, -1.0] * clipped], np.float32)
-    assert clipped_share(sound) == pytest.approx(2 * clipped / len(sound))
 
 
 # --- quality: what the package `speechmos` gives for the same sounds

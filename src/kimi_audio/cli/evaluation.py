@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kimi_audio.evaluation.store import Result
 
 DATA = Path(os.environ.get("KIMI_AUDIO_DATA", "data"))
-COMMANDS_FIRST = "run"
+DEFAULT_COMMAND = "run"
 
 
 class _RunByDefault(TyperGroup):
@@ -27,7 +27,7 @@ class _RunByDefault(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         if args and args[0] not in self.commands:
-            args = [COMMANDS_FIRST, *args]
+            args = [DEFAULT_COMMAND, *args]
         return super().resolve_command(ctx, args)
 
 

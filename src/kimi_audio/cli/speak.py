@@ -47,10 +47,9 @@ def say(
     with _mouth(output, play) as mouth:
         speaker = common.load(model, dtype, device, threads)
         started, first = time.perf_counter(), None
-        mouth.open(speaker.speech_rate)
         for samples in speaker.say(words, seed=seed, speech=_manner(speaker, steps, chunk)):
             first = first or time.perf_counter() - started
-            mouth.write(samples)
+            mouth.write(samples, speaker.speech_rate)
         elapsed = time.perf_counter() - started
     common.tell(
         f"{mouth.seconds:.1f} s of speech in {elapsed:.1f} s ({elapsed / max(mouth.seconds, 1e-9):.2f} × real time), "
@@ -80,9 +79,7 @@ def chat(
         if question is not None and not Path(question).is_file():
             raise DataError(f"{question}: no such file; a question is a sound file")
         partner = common.load(model, dtype, device, threads)
-        if partner.detokenizer is not None:
-            mouth.open(partner.speech_rate)
-        elif output or play:
+        if partner.detokenizer is None and (output or play):
             raise ConfigError("this model has no detokenizer and can't speak; leave out -o and --play for its text")
         speech = _manner(partner, steps, chunk)
         if question is not None:
@@ -105,7 +102,7 @@ def _answer(
             if isinstance(piece, str):
                 print(piece, end="", flush=True)
             else:
-                mouth.write(piece)
+                mouth.write(piece, partner.speech_rate)
     print(flush=True)
     return answer.reply
 
@@ -169,24 +166,22 @@ def _manner(model: "KimiAudio", steps: int | None, chunk: int | None) -> "Stream
 
 
 class Mouth:
-    """File and loudspeaker of a command, opened once the model's sample rate is known."""
+    """File and loudspeaker of a command, opened with the first sound: a failure before it overwrites nothing."""
 
     def __init__(self, output: Path | None, play: bool) -> None:
         self._output, self._play = output, play
         self._sinks: sound.Sinks | None = None
         self._rate, self._samples = 1, 0
 
-    def open(self, rate: int) -> None:
-        output, self._rate = self._output, rate
-        self._sinks = sound.Sinks(
-            (lambda: sound.WavFile(output, rate)) if output else None,
-            (lambda: sound.Loudspeaker(rate)) if self._play else None,
-        )
-
-    def write(self, samples: Any) -> None:
-        if self._sinks is not None:
-            self._sinks.write(samples)
-            self._samples += len(samples)
+    def write(self, samples: Any, rate: int) -> None:
+        if self._sinks is None:
+            output, self._rate = self._output, rate
+            self._sinks = sound.Sinks(
+                (lambda: sound.WavFile(output, rate)) if output else None,
+                (lambda: sound.Loudspeaker(rate)) if self._play else None,
+            )
+        self._sinks.write(samples)
+        self._samples += len(samples)
 
     def close(self) -> None:
         if self._sinks is not None:

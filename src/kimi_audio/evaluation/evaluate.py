@@ -151,7 +151,11 @@ def versions() -> dict[str, str]:
 
 def machine() -> dict[str, Any]:
     """Where this runs, as far as times depend on it."""
+    return {"processor": processor(), "cores": os.cpu_count(), "system": platform.system()}
+
+
+def processor() -> str:
+    """The processor's name, as far as the system tells it."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    processor = names[0] if names else platform.processor() or platform.machine()
-    return {"processor": processor, "cores": os.cpu_count(), "system": platform.system()}
+    return names[0] if names else platform.processor() or platform.machine()

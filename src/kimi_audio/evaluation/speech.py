@@ -26,7 +26,6 @@ FRAME_SECONDS = FRAME / VOICE_RATE
 SHORTEST_PAUSE = 0.25  # seconds; shorter gaps are stops inside words (Goldman-Eisler 1968)
 MELS = 40
 JUMP_FLOOR = 60.0  # dB below the loudest band: what lies deeper is taken for silence
-CLIP_LEVEL = 0.999
 
 
 @dataclass(frozen=True)
@@ -117,36 +116,3 @@ def _jumps(samples_L: Samples, rate: int, places_P: np.ndarray) -> np.ndarray:
     steps_P2 = np.sqrt(np.square(np.diff(np.maximum(decibel_P3M, floor), axis=1)).mean(-1))
     heard_P = decibel_P3M.max((1, 2)) > floor + 10
     return np.where(heard_P, steps_P2.max(1), np.nan)
-
-
-def clipped_share(samples_L: Samples) -> float:
-    """Share of samples at full scale."""
-    return float((np.abs(samples_L) >= CLIP_LEVEL).mean()) if len(samples_L) else 0.0
-
-
-def loudness(samples_L: Samples, rate: int) -> float:
-    """Integrated loudness in LUFS by ITU-R BS.1770-4 (mono); −inf for silence and for less than 0.4 s."""
-    weighted_L = np.fft.irfft(np.fft.rfft(samples_L) * _k_weighting(len(samples_L), rate), len(samples_L))
-    sums = np.concatenate([[0.0], np.cumsum(np.square(weighted_L))])
-    block = round(0.4 * rate)
-    starts = np.arange(0, len(samples_L) - block + 1, round(0.1 * rate))
-    power = (sums[starts + block] - sums[starts]) / block
-    power = power[_lufs(power) > -70]
-    power = power[_lufs(power) > _lufs(power.mean()) - 10] if len(power) else power
-    return float(_lufs(power.mean())) if len(power) else float("-inf")
-
-
-def _lufs(power: np.ndarray) -> np.ndarray:
-    return -0.691 + 10 * np.log10(np.maximum(power, 1e-20))
-
-
-def _k_weighting(length: int, rate: int) -> np.ndarray:
-    """Magnitude at each frequency of BS.1770's two filters, which the standard gives for 48 kHz."""
-    z = np.exp(-2j * np.pi * np.fft.rfftfreq(length, 1 / rate) / 48_000)
-    shelf = _response([1.53512485958697, -2.69169618940638, 1.19839281085285], [-1.69065929318241, 0.73248077421585], z)
-    high_pass = _response([1.0, -2.0, 1.0], [-1.99004745483398, 0.99007225036621], z)
-    return np.abs(shelf * high_pass)
-
-
-def _response(feed: list[float], back: list[float], z: np.ndarray) -> np.ndarray:
-    return (feed[0] + feed[1] * z + feed[2] * z**2) / (1 + back[0] * z + back[1] * z**2)

@@ -1,0 +1,25 @@
+"""A results folder, its report page, and the data in it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from evaluation.results_maker import data_of, make_results
+
+from kimi_audio.evaluation.page import write_page
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_results(tmp_path_factory.mktemp("page") / "results")
+
+
+@pytest.fixture(scope="module")
+def html(results: Path) -> Path:
+    write_page(results, results.parent / "report.html", title="A <report> & more")
+    return results.parent / "report.html"
+
+
+@pytest.fixture(scope="module")
+def data(html: Path) -> dict[str, Any]:
+    return data_of(html)
