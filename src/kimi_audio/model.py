@@ -26,7 +26,7 @@ from kimi_audio.audio.segments import speech_segments
 from kimi_audio.checkpoint.layout import ModelParts, load_parts, save_parts
 from kimi_audio.detokenizer.streaming import Detokenizer, Noise, StreamConfig
 from kimi_audio.errors import ConfigError
-from kimi_audio.generation import AnswerStream, Reply, SamplingParams, Step, budget, collapse_loops, decode
+from kimi_audio.generation import AnswerStream, Reply, SamplingParams, budget, collapse_loops, decode
 from kimi_audio.generation.speech_text import spoken_pieces
 from kimi_audio.generation.transcript import Transcript, TranscriptSegment, join_texts
 from kimi_audio.messages import Conversation, Message, messages_from
@@ -291,21 +291,8 @@ class KimiAudio:
             voice = self._mouth().stream(_noise(seed), speech)
         if reads is not None:
             limit = min(limit, CODES_PER_TEXT_ID * len(reads) + SPARE_CODES)
-        steps = self._decode(prompt, limit, params, output_type, seed, break_loops, reads)
-        return AnswerStream(steps, self.vocab, self.tokenizer, voice, break_loops)
-
-    def _decode(
-        self,
-        prompt: Prompt,
-        limit: int,
-        params: SamplingParams,
-        output_type: OutputType,
-        seed: int | None,
-        break_loops: bool,
-        reads: Sequence[int] | None,
-    ) -> Generator[Step, None, None]:
         generator = None if seed is None else torch.Generator(self.llm.model.norm.weight.device).manual_seed(seed)
-        return decode(
+        steps = decode(
             self.llm,
             self.vocab,
             [prompt],
@@ -316,6 +303,7 @@ class KimiAudio:
             break_loops=break_loops,
             texts=None if reads is None else [reads],
         )
+        return AnswerStream(steps, self.vocab, self.tokenizer, voice, break_loops)
 
     def _mouth(self) -> Detokenizer:
         if self.detokenizer is None:

@@ -1,7 +1,7 @@
 """Flow matching from codes to mels, in the report's stages (report §4.3, SPEC §8).
 
-    FlowObjective(parts, vocoder_config, store, codes)                                # whole utterances
-    FlowObjective(parts, vocoder_config, store, codes, chunk_seconds=(0.5, 3.0))      # chunk-causal
+    FlowObjective(flow, vocoder.config, store, codes)                               # whole utterances
+    FlowObjective(flow, vocoder.config, store, codes, chunk_seconds=(0.5, 3.0))     # chunk-causal
 
 On the straight way from noise to a mel, x_t = (1 − t) · noise + t · mel, the network learns the velocity mel − noise.
 In the chunk-causal stage a row is laid out twice: the finished frames as a stream remembers them (time 0.999), then the
