@@ -56,6 +56,17 @@ def test_clipped_encoding_equals_masked_encoding(encoder):
     torch.testing.assert_close(AcousticEncoder(encoder, clip_silence=True)(samples), masked, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("spare", [0, 50])
+def test_a_batch_hears_each_clip_as_if_it_were_alone(encoder, spare):
+    """Neither longer clips beside it nor filling up to a multiple of frames change what is heard."""
+    acoustic = AcousticEncoder(encoder, True, spare)
+    clips = [noise(length) for length in (5_000, 30_000, 16_000)]
+    with torch.inference_mode():
+        log_mels, tokens = [acoustic.log_mel(clip) for clip in clips], [num_tokens(len(clip)) for clip in clips]
+        for clip, features_TF in zip(clips, acoustic.encode(log_mels, tokens, multiple=64), strict=True):
+            torch.testing.assert_close(features_TF, acoustic.encode_segment(clip), atol=1e-5, rtol=1e-4)
+
+
 def test_spare_frames_are_heard_but_not_kept(encoder):
     """With enough of them the end of a clip is what it is in 30 s; without, it is not."""
     samples = noise(5_000)

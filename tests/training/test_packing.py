@@ -37,6 +37,17 @@ def test_a_row_has_the_targets_of_its_documents(vocab, make_prompt):
     assert row.audio_labels.tolist() == documents[1].audio_ids[2:]
 
 
+def test_filling_a_row_changes_no_target_and_no_state(llm, make_prompt):
+    documents = [make_prompt(5, 4, 2, 1), make_prompt(0, 9, 3, 2)]
+    row, filled = PackedRow.of(documents), PackedRow.of(documents, 50)
+    count = sum(row.lengths)
+    assert filled.lengths == [*row.lengths, 50 - count] and len(filled.audio_ids) == len(filled.text_ids) == 50
+    for name in ("text_at", "text_labels", "audio_at", "audio_labels"):
+        assert torch.equal(getattr(filled, name), getattr(row, name))
+    for states_ND, expected in zip(packed_hidden(llm, filled), packed_hidden(llm, row), strict=True):
+        torch.testing.assert_close(states_ND[:count], expected, atol=2e-6, rtol=1e-5)
+
+
 def test_packed_states_equal_those_of_each_document_alone(llm, make_prompt):
     documents = [make_prompt(5, 4, 0, 1), make_prompt(0, 9, 3, 2), make_prompt(1, 1, 1, 3), make_prompt(8, 0, 2, 4)]
     text_ND, audio_ND = packed_hidden(llm, PackedRow.of(documents))

@@ -16,6 +16,7 @@ from kimi_audio.tokenizer.acoustic import AcousticEncoder
 from kimi_audio.tokenizer.semantic import SemanticTokenizer, SemanticTokenizerConfig
 from kimi_audio.tokenizer.whisper import WhisperEncoder, WhisperEncoderConfig
 from kimi_audio.training.recipe import read_recipe, run_recipe
+from kimi_audio.training.recipes.ears import CachedEars
 
 WHISPER = dict(d_model=3, encoder_layers=2, encoder_attention_heads=1, encoder_ffn_dim=8, num_mel_bins=80)
 
@@ -92,6 +93,18 @@ def test_recordings_are_heard_once(folder, monkeypatch):
     row = next(objective.batches(0))
     assert torch.equal(row.audio_ids, next(objective.batches(0)).audio_ids)
     assert len(row.lengths) > 1
+
+
+def test_other_features_have_another_cache(folder):
+    def name(acoustic: AcousticEncoder | None, bfloat16: bool) -> str:
+        parts = replace(load_parts(folder / "init"), acoustic=acoustic)
+        return CachedEars(folder / "init", parts, folder / "cache", None, 0, bfloat16).cache.folder.name
+
+    encoder = WhisperEncoder(WhisperEncoderConfig(**WHISPER))
+    clipped, spare = AcousticEncoder(encoder, clip_silence=True), AcousticEncoder(encoder, True, spare_frames=50)
+    heard = [(AcousticEncoder(encoder), False), (clipped, False), (clipped, True), (spare, True), (None, False)]
+    assert len({name(*how) for how in heard}) == len(heard)
+    assert name(clipped, False).endswith("-float32-clip0") and name(spare, True).endswith("-bfloat16-clip50")
 
 
 def test_the_encoder_can_be_trained_along(folder):

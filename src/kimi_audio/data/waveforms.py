@@ -4,7 +4,7 @@
     store.rows[7]["text"], store.samples(7)                 # float32 (L,), 16 kHz mono, or another `rate`
 
 `samples.i16` holds the samples end to end, `index.jsonl` the manifest rows with their place. Building goes on where it
-stopped; rows that cannot be decoded are left out and named.
+stopped; rows that cannot be decoded are left out and named; a recording that comes twice is stored once.
 """
 
 import json
@@ -34,20 +34,23 @@ class WaveformStore:
         index, data = folder / "index.jsonl", folder / "samples.i16"
         rows = [row for path in manifests for row in read_recordings(path)]
         done = [json.loads(line) for line in index.read_text().splitlines()] if index.exists() else []
-        end = max((row["offset"] + row["length"] for row in done if "offset" in row), default=0)
+        place = {row["audio"]: (row["offset"], row["length"]) for row in done if "offset" in row}
+        end = max((offset + length for offset, length in place.values()), default=0)
         with data.open("ab") as samples, index.open("a", encoding="utf-8") as places:
             samples.truncate(2 * end)
             for row in rows[len(done) :]:
+                audio = row["audio"]
                 try:
-                    decoded = load_audio(row["audio"], rate)
+                    if audio not in place:
+                        pcm = (load_audio(audio, rate).clip(-1, 1) * 32767).astype("<i2")
+                        samples.write(pcm.tobytes())
+                        samples.flush()
+                        place[audio] = (end, len(pcm))
+                        end += len(pcm)
                 except AudioError as error:
                     row |= {"skipped": str(error)}
                 else:
-                    pcm = (decoded.clip(-1, 1) * 32767).astype("<i2")
-                    samples.write(pcm.tobytes())
-                    samples.flush()
-                    row |= {"offset": end, "length": len(pcm)}
-                    end += len(pcm)
+                    row |= dict(zip(("offset", "length"), place[audio], strict=True))
                 places.write(json.dumps(row, ensure_ascii=False) + "\n")
                 places.flush()
         return cls(folder)

@@ -52,22 +52,25 @@ class AcousticEncoder(nn.Module):
         padded = nn.functional.pad(samples_L, (0, length - samples_L.shape[0]))
         return whisper_log_mel(padded, self.encoder.config.num_mel_bins)[:, :frames]
 
-    def encode(self, log_mels: Sequence[Tensor], tokens: Sequence[int]) -> list[Tensor]:
+    def encode(self, log_mels: Sequence[Tensor], tokens: Sequence[int], multiple: int = 1) -> list[Tensor]:
         """Segments of at most 30 s as one batch, gradients and all: (T, 4 · d_model) each.
 
         Args:
             log_mels: from `log_mel`.
             tokens: T = `num_tokens(L)` of each.
+            multiple: the batch is padded to a multiple of so many frames of 20 ms. A CPU prepares its kernels anew for
+                every length that it meets, which takes a quarter of the time in training.
         """
+        frames, heard, mask = FRAMES_PER_TOKEN * max(tokens), None, None
         longest = max(log_mel.shape[1] for log_mel in log_mels)
+        if self.clip_silence:
+            heard = min(-(-self._heard(max(tokens)) // multiple) * multiple, SEGMENT_FRAMES)
+            longest = max(longest, 2 * heard)
         padded = [nn.functional.pad(log_mel, (0, longest - log_mel.shape[1])) for log_mel in log_mels]
         log_mel_BMT = torch.stack(padded).to(self.encoder.dtype)
-        frames, heard, mask = FRAMES_PER_TOKEN * max(tokens), None, None
-        if self.clip_silence:
-            heard = self._heard(max(tokens))
-            if len(set(tokens)) > 1:
-                heard_B = torch.tensor([self._heard(count) for count in tokens], device=log_mel_BMT.device)
-                mask = (torch.arange(heard, device=log_mel_BMT.device) < heard_B[:, None])[:, None, None]
+        if heard is not None and any(self._heard(count) < heard for count in tokens):
+            heard_B = torch.tensor([self._heard(count) for count in tokens], device=log_mel_BMT.device)
+            mask = (torch.arange(heard, device=log_mel_BMT.device) < heard_B[:, None])[:, None, None]
         hidden_BTD = self.encoder(log_mel_BMT, num_frames=heard, mask=mask)
         features_BTF = hidden_BTD[:, :frames].unflatten(1, (-1, FRAMES_PER_TOKEN)).flatten(2)
         return [features_TF[:kept] for features_TF, kept in zip(features_BTF, tokens, strict=True)]

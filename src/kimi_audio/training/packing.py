@@ -4,10 +4,11 @@
     row = PackedRow.of([prompts[i] for i in rows[0]])
     text_ND, audio_ND = packed_hidden(llm, row)
 
-There is no padding and no mask: everything but attention works on single positions, and attention runs over one
-document at a time, causally, with positions that restart. Measured on a CPU for rows of 900 positions in documents of
-30–250 (`benchmarks/attention_packing.py`): as fast as batches of similar lengths, whose padding costs 10 % everywhere
-else, 2.5 × as fast as padding to the longest, 4.6 × as fast as one row under a block-diagonal mask.
+There is no mask: everything but attention works on single positions, and attention runs over one document at a time,
+causally, with positions that restart. What a row lacks to its full size is filled with a last document of nothing.
+Measured on a CPU for rows of 900 positions in documents of 30–250 (`benchmarks/attention_packing.py`): as fast as
+batches of similar lengths, whose padding costs 10 % everywhere else, 2.5 × as fast as padding to the longest, 4.6 × as
+fast as one row under a block-diagonal mask.
 """
 
 from __future__ import annotations
@@ -44,17 +45,21 @@ class PackedRow:
     audio_labels: Tensor
 
     @classmethod
-    def of(cls, prompts: Sequence[Prompt]) -> PackedRow:
-        """Lay out `prompts`. The first id of a document has no predecessor and is never a target."""
-        audio_ids = torch.tensor([i for prompt in prompts for i in prompt.audio_ids])
-        text_ids = torch.tensor([i for prompt in prompts for i in prompt.text_ids])
+    def of(cls, prompts: Sequence[Prompt], size: int = 0) -> PackedRow:
+        """Lay out `prompts`. The first id of a document has no predecessor and is never a target.
+
+        A shorter row is filled up to `size` positions: a CPU prepares its kernels anew for every size that it meets.
+        """
+        blank = max(0, size - sum(map(len, prompts)))
+        audio_ids = torch.tensor([i for prompt in prompts for i in prompt.audio_ids] + blank * [0])
+        text_ids = torch.tensor([i for prompt in prompts for i in prompt.text_ids] + blank * [0])
         audio_at = _predecessors([prompt.audio_loss_mask for prompt in prompts])
         text_at = _predecessors([prompt.text_loss_mask for prompt in prompts])
         return cls(
-            lengths=[len(prompt) for prompt in prompts],
+            lengths=[len(prompt) for prompt in prompts] + [blank] * (blank > 0),
             audio_ids=audio_ids,
             text_ids=text_ids,
-            continuous_mask=torch.tensor([m for prompt in prompts for m in prompt.continuous_mask]),
+            continuous_mask=torch.tensor([m for prompt in prompts for m in prompt.continuous_mask] + blank * [False]),
             features=[feature for prompt in prompts for feature in prompt.features],
             text_at=text_at,
             text_labels=text_ids[text_at + 1],

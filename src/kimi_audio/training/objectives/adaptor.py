@@ -5,8 +5,10 @@
 Each 12.5 Hz output of the adaptor is compared (cosine) with the LLM's embeddings of the text tokens and with a learned
 blank, and trained by connectionist temporal classification on the transcript. Afterwards the LLM meets something like
 noisy words, placed where they were said, in the space that it knows. The report trains adaptor, then encoder, with the
-LLM at once; at small size this stage, a fraction of the work, spares most of that. A recording with a label (a sound
-event, an emotion) is classified as well: its mean output is compared with the embeddings of all labels' names.
+LLM at once; at small size this stage, a fraction of the work, spares most of that. An encoder that is trained along
+also spells: a second CTC reads letters off its 50 Hz frames, which teaches it the sound of words that it seldom hears.
+A recording with a label (a sound event, an emotion) is classified as well: its mean output is compared with the
+embeddings of all labels' names.
 """
 
 from __future__ import annotations
@@ -38,8 +40,13 @@ from kimi_audio.training.length_batches import length_batches
 from kimi_audio.training.objective import Objective, ParameterGroup, groups_by_prefix
 from kimi_audio.training.objectives.language import hide_spans
 
-MIN_COUNT = 8
+MIN_COUNT = 30
 """Tokens that the transcripts use less often are spelt with shorter ones: CTC learns little of what it rarely sees."""
+
+LETTERS = " abcdefghijklmnopqrstuvwxyz'"
+LETTERS_WEIGHT = 0.3
+FRAMES_MULTIPLE = 64
+"""Batches are padded to a multiple of so many encoder frames."""
 
 Row = Mapping[str, Any]
 
@@ -82,6 +89,12 @@ class Readout(nn.Module):
         self.register_buffer("labels", F.normalize(labels_CD, dim=-1), persistent=False)
         self.blank = nn.Parameter(F.normalize(embeddings_VD.mean(0), dim=-1))
         self.log_scale = nn.Parameter(torch.tensor(3.0))
+        self.spell = nn.Linear(encoder.encoder.config.d_model, 1 + len(LETTERS))
+
+    def letters(self, features_TF: Tensor) -> Tensor:
+        """Log-probabilities of blank and letters at each of the encoder's frames, float32 (4 T, 1 + letters)."""
+        frames_ND = features_TF.unflatten(-1, (-1, self.spell.in_features)).flatten(0, 1)
+        return self.spell(frames_ND).float().log_softmax(-1)
 
     def tokens(self, z_TD: Tensor) -> Tensor:
         """Log-probabilities of blank and tokens at each of the adaptor's outputs, float32 (T, 1 + V)."""
@@ -100,6 +113,7 @@ class Batch:
     sounds: list[Tensor]
     lengths: list[int]
     targets: list[list[int]]
+    letters: list[list[int]]
     labels: list[int | None]
 
 
@@ -138,6 +152,7 @@ class AdaptorObjective(Objective):
         )
         self.model.requires_grad_(True)
         self.targets = [self.spelling.encode(row.get("text") or "") for row in store.rows]
+        self.letters = [_letters(row.get("text") or "") for row in store.rows]
         self.usable = [n for n, row in enumerate(store.rows) if self._teaches(n, row)]
         if not self.usable:
             raise DataError("no recording has a label, or a transcript that fits into its length.")
@@ -169,7 +184,8 @@ class AdaptorObjective(Objective):
             lengths.append(length)
         labels = [self.store.rows[row].get("label") for row in rows]
         numbers = [self.labels.index(label) if label else None for label in labels]
-        return Batch(sounds, lengths, [self.targets[row] for row in rows], numbers)
+        targets, letters = [self.targets[row] for row in rows], [self.letters[row] for row in rows]
+        return Batch(sounds, lengths, targets, letters, numbers)
 
     def _remembered(self, row: int) -> tuple[Tensor, int]:
         """Features of a recording, and how many."""
@@ -189,23 +205,21 @@ class AdaptorObjective(Objective):
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float | Tensor]]:
         rng = np.random.default_rng(int(torch.randint(2**31, ())))
         sounds = [sound.to(self.device) for sound in batch.sounds]
-        features = sounds if self.heard else self.encoder.encode(sounds, batch.lengths)
+        features = sounds if self.heard else self.encoder.encode(sounds, batch.lengths, FRAMES_MULTIPLE)
         hidden = torch.cat([hide_spans(feature, self.mask_features, rng) for feature in features])
         heard = self.readout.adaptor(hidden).split(batch.lengths)
         losses: dict[str, Tensor] = {}
         if spoken := [n for n, target in enumerate(batch.targets) if target]:
-            losses["ctc_loss"] = self._ctc([heard[n] for n in spoken], [batch.targets[n] for n in spoken])
+            tokens = [self.readout.tokens(heard[n]) for n in spoken]
+            losses["ctc_loss"] = _ctc(tokens, [batch.targets[n] for n in spoken])
+            if not self.heard:
+                frames = [self.readout.letters(features[n]) for n in spoken]
+                losses["letters_loss"] = LETTERS_WEIGHT * _ctc(frames, [batch.letters[n] for n in spoken])
         if labelled := [(z_TD, label) for z_TD, label in zip(heard, batch.labels, strict=True) if label is not None]:
             logits_BC = torch.stack([self.readout.label(z_TD) for z_TD, _ in labelled])
             losses["label_loss"] = F.cross_entropy(logits_BC, logits_BC.new_tensor([n for _, n in labelled]).long())
         total = torch.stack(list(losses.values())).sum()
         return total, {"tokens": float(sum(batch.lengths)), **{name: loss.detach() for name, loss in losses.items()}}
-
-    def _ctc(self, heard: Sequence[Tensor], targets: Sequence[Sequence[int]]) -> Tensor:
-        log_probs_TBC = nn.utils.rnn.pad_sequence([self.readout.tokens(z_TD) for z_TD in heard])
-        lengths, sizes = torch.tensor([len(z_TD) for z_TD in heard]), torch.tensor([len(target) for target in targets])
-        classes = torch.tensor([c for target in targets for c in target])
-        return F.ctc_loss(log_probs_TBC, classes, lengths, sizes, zero_infinity=True)
 
     def evaluate(self) -> dict[str, float]:
         """Word error rate of CTC's best path, and accuracy of the labels."""
@@ -238,6 +252,18 @@ class AdaptorObjective(Objective):
             norm.weight.mul_(scale)
             norm.bias.mul_(scale)
         save_parts(folder, self.parts)
+
+
+def _ctc(log_probs: Sequence[Tensor], targets: Sequence[Sequence[int]]) -> Tensor:
+    """Mean over the recordings of connectionist temporal classification per class; log_probs: (T, C) of each."""
+    lengths = torch.tensor([len(log_probs_TC) for log_probs_TC in log_probs])
+    classes, sizes = torch.tensor([c for target in targets for c in target]), torch.tensor([*map(len, targets)])
+    return F.ctc_loss(nn.utils.rnn.pad_sequence([*log_probs]), classes, lengths, sizes, zero_infinity=True)
+
+
+def _letters(text: str) -> list[int]:
+    """Classes of a text's letters; 0 is CTC's blank."""
+    return [1 + LETTERS.index(letter) for letter in text.lower() if letter in LETTERS]
 
 
 def _positions(target: Sequence[int]) -> int:

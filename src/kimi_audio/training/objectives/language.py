@@ -85,7 +85,7 @@ class LanguageObjective(Objective):
     def batches(self, start: int) -> Iterator[PackedRow]:
         for number, prompts in zip(count(start), self.mixture.rows(start), strict=False):
             rng = np.random.default_rng((self.mixture.seed, number, 3))
-            yield regularise(PackedRow.of(prompts), self.regularisation, self.vocab, rng)
+            yield regularise(PackedRow.of(prompts, self.mixture.capacity), self.regularisation, self.vocab, rng)
 
     def loss(self, batch: PackedRow) -> tuple[Tensor, dict[str, float | Tensor]]:
         row = batch.to(self.device)

@@ -19,6 +19,7 @@ from kimi_audio.data.augment import AugmentConfig, Augmenter, rng_of
 from kimi_audio.data.cache import HeardCache, fill, listener_hash, split_key, variant_key
 from kimi_audio.data.manifest import read_recordings
 from kimi_audio.prompt import Heard
+from kimi_audio.tokenizer.acoustic import AcousticEncoder
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,10 @@ class CachedEars:
 
     def __init__(self, model: Path, parts: ModelParts, cache: Path, augment: AugmentRecipe | None, seed: int,
                  bfloat16: bool = False) -> None:
-        self.cache = HeardCache(cache / listener_hash(model))
         self.semantic, self.acoustic, self.seed = parts.semantic, parts.acoustic, seed
         if bfloat16 and parts.acoustic is not None:
             self.acoustic = deepcopy(parts.acoustic).bfloat16()
+        self.cache = HeardCache(cache / _cache_name(model, self.acoustic))
         self.augmenter = augment.augmenter() if augment else None
         self.variants = augment.variants if augment else 0
 
@@ -76,10 +77,18 @@ class CachedEars:
         return Heard(codes, self.acoustic(samples) if self.acoustic is not None else None)
 
 
+def _cache_name(model: Path, acoustic: AcousticEncoder | None) -> str:
+    """Folder name that tells all that decides what is heard: weights, dtype, and how much of a clip is encoded."""
+    if acoustic is None:
+        return f"codes-{listener_hash(model, [SEMANTIC_FOLDER])}"
+    dtype = str(acoustic.encoder.dtype).removeprefix("torch.")
+    extent = f"clip{acoustic.spare_frames}" if acoustic.clip_silence else "pad"
+    return f"{listener_hash(model)}-{dtype}-{extent}"
+
+
 def codes_of(audios: Sequence[str], model: Path, parts: ModelParts, cache: Path) -> HeardCache:
     """The semantic codes of recordings, cached; for what only speaks, and needs no acoustic features."""
     ears = CachedEars(model, replace(parts, acoustic=None), cache, None, 0)
-    ears.cache = HeardCache(cache / f"codes-{listener_hash(model, [SEMANTIC_FOLDER])}")
     ears.hear(audios, variants=0)
     return ears.cache
 
@@ -92,7 +101,7 @@ class LiveEars(CachedEars):
 
     def __init__(self, model: Path, parts: ModelParts, cache: Path, augment: AugmentRecipe | None, seed: int,
                  bfloat16: bool = False) -> None:
-        super().__init__(model, parts, cache, augment, seed, bfloat16)
+        super().__init__(model, replace(parts, acoustic=None), cache, augment, seed, bfloat16)
         self.variants = 2**31 - 2 if self.augmenter else 0
 
     def heard(self, key: str) -> Heard:
