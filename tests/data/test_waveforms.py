@@ -1,4 +1,4 @@
-"""Decoded recordings in one file: what comes back, what comes twice, what cannot be decoded, what is decoded already."""
+"""Decoded recordings in one file: what comes back, what comes twice, what is no sound, what is decoded already."""
 
 import json
 
