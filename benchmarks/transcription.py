@@ -111,7 +111,7 @@ def main() -> None:
     if args.whisper is None:
         report(compare(systems, args.threads, files, args.rounds), args.output)
         return
-    from kimi_audio.evaluation.adapters import converted_whisper
+    from kimi_audio.evaluation.whisper import converted_whisper
 
     with converted_whisper(args.whisper, "int8") as folder:
         rows = compare([*systems, ("faster-whisper", str(folder), "int8")], args.threads, files, args.rounds)

@@ -4,9 +4,9 @@
     python recipes/tiny/questions.py --share piper:joe=800 > lines.tsv     # some of them as utterances to synthesise
     python recipes/tiny/questions.py --chat chat.jsonl --share …           # the prompts of `chat.py` instead
 
-Every pair has an *item*, what it is about ("capital of France", "7 + 5"); items of `evaluation/questions.jsonl` that
-are marked unseen never appear here, and no question appears here in the words of the evaluation. The same arguments
-give the same lines.
+Every pair has an *item*, what it is about ("capital of France", "7 + 5"); items of `evaluation/questions.jsonl` and
+`evaluation/range.jsonl` that are marked unseen never appear here, and no question appears here in the words of these
+evaluations. The same arguments give the same lines.
 """
 
 import argparse
@@ -203,19 +203,31 @@ def repetitions(rng: random.Random) -> Iterator[Pair]:
         yield Pair("repeat", saying, wording.format(saying), saying)
 
 
-def evaluation_questions() -> list[dict]:
-    return [json.loads(line) for line in (HERE / "evaluation" / "questions.jsonl").read_text().splitlines()]
+def evaluation_questions(name: str = "questions") -> list[dict]:
+    """Rows of evaluation/<name>.jsonl."""
+    return [json.loads(line) for line in (HERE / "evaluation" / f"{name}.jsonl").read_text().splitlines()]
+
+
+def user_turns(row: dict) -> list[str]:
+    """What the user says in a row of an evaluation: the question, or every other one of `turns`."""
+    return row["turns"][::2] if "turns" in row else [row["question"]]
+
+
+def held_back() -> tuple[set[str], set[str]]:
+    """What the evaluations keep to themselves: their questions, in lower case, and their unseen items."""
+    kept = [*evaluation_questions("questions"), *evaluation_questions("range")]
+    asked = {text.lower() for row in kept for text in user_turns(row)}
+    return asked, {row["item"] for row in kept if row["unseen"]}
 
 
 def pairs(seed: int = 0) -> list[Pair]:
-    """All pairs, each question once, without the evaluation's questions and unseen items."""
+    """All pairs, each question once, without the evaluations' questions and unseen items."""
     rng = random.Random(seed)
     made = (
         *countries(), *definitions(), *alternatives("facts"), *alternatives("smalltalk"), *arithmetic(rng), *words(),
         *animals(), *sequences(), *conversions(), *repetitions(rng),
     )  # fmt: skip
-    taken = {row["question"].lower() for row in evaluation_questions()}
-    unseen = {row["item"] for row in evaluation_questions() if row["unseen"]}
+    taken, unseen = held_back()
     kept = []
     for pair in made:
         swapped = " ".join(reversed(pair.item.split(" "))) if pair.kind in ("arithmetic", "digits") else pair.item

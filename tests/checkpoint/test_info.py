@@ -36,7 +36,7 @@ def test_model_card(tmp_path):
     labelled = dict(describe(tmp_path / "m").items())
     assert labelled["licence"] == "apache-2.0"
     assert labelled["training data"] == "kathleen, digits"
-    assert labelled["audio codes"] == "320 … 351"
+    assert labelled["audio codes"] == "320 … 367"
     card.write_text("# No header\n---\nrule\n---\n")
     assert describe(tmp_path / "m").licence == "not stated"
     card.write_text("---\n: [\n---\n")

@@ -88,8 +88,8 @@ def rewrite(path, change):
     [
         (lambda t: t.pop("lm_head.weight"), "lm_head.weight is missing"),
         (lambda t: t.update(extra=torch.ones(1)), "extra has no place"),
-        (lambda t: t.update({"lm_head.weight": torch.ones(352, 31)}), r"\[352, 31\].*asks for \[352, 32\]"),
-        (lambda t: t.update({"lm_head.weight": torch.ones(352, 32).long()}), "dtype torch.int64"),
+        (lambda t: t.update({"lm_head.weight": torch.ones(368, 31)}), r"\[368, 31\].*asks for \[368, 32\]"),
+        (lambda t: t.update({"lm_head.weight": torch.ones(368, 32).long()}), "dtype torch.int64"),
     ],
 )
 def test_wrong_tensors(tmp_path, change, message):

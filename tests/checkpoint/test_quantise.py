@@ -95,7 +95,7 @@ def logits(parts):
     ids = torch.randint(0, 256, (1, 12), generator=generator)
     mask = torch.zeros(1, 12, dtype=torch.bool)
     mask[:, 3:8] = True
-    features = [torch.randn(1, 5, 64, generator=generator)]
+    features = [torch.randn(1, 5, parts.llm.config.kimia_adaptor_input_dim, generator=generator)]
     with torch.inference_mode():
         out = parts.llm(ids, ids + 1, continuous_mask_BT=mask, features=features)
         return torch.cat([out.text_logits, out.audio_logits])

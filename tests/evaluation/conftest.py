@@ -7,6 +7,8 @@ import pytest
 from evaluation.results_maker import data_of, make_results
 
 from kimi_audio.evaluation.page import write_page
+from kimi_audio.evaluation.store import read_results
+from kimi_audio.evaluation.tables import by_benchmark
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +18,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def html(results: Path) -> Path:
-    write_page(results, results.parent / "report.html", title="A <report> & more")
+    write_page(by_benchmark(read_results(results)), results, results.parent / "report.html", title="A <report> & more")
     return results.parent / "report.html"
 
 

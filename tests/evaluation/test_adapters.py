@@ -15,12 +15,12 @@ import soundfile
 from tiny_model import tiny_model
 
 from kimi_audio.errors import AudioError, CheckpointError, ConfigError, DataError
-from kimi_audio.evaluation.adapters import KimiAudioAdapter, fingerprint, make_adapter
+from kimi_audio.evaluation.adapters import KimiAudioAdapter, make_adapter
 from kimi_audio.evaluation.benchmarks import Benchmark
 from kimi_audio.evaluation.command import CommandAdapter, ProgramError
 from kimi_audio.evaluation.evaluate import can_do, predict
 from kimi_audio.evaluation.samples import Sample
-from kimi_audio.evaluation.store import PredictionLog
+from kimi_audio.evaluation.store import PredictionLog, fingerprint
 from kimi_audio.messages import Message
 from kimi_audio.model import KimiAudio
 
@@ -76,6 +76,17 @@ def test_an_answer_is_that_of_generate(
     sampling = {name: float(value) for name, value in options.items()}
     answered = listener.generate(sample("1", *audios, instruction=instruction), benchmark(sampling=sampling))
     assert answered.text == expected and answered.audio is None
+
+
+def test_earlier_turns_stand_before_the_question(listener: KimiAudioAdapter, folder: Path) -> None:
+    history = (Message("user", "audio", str(SPEECH)), Message("assistant", "text", "A voice."))
+    asked = benchmark(instruction="", sampling={"text_temperature": 1.0, "text_top_k": 4.0, "max_new_tokens": 12.0})
+    answered = listener.generate(Sample("1", (SPEECH,), "", "", history=history), asked).text
+    expected = KimiAudio.from_pretrained(folder, dtype="auto").generate(
+        [*history, Message("user", "audio", SPEECH)], seed=0, break_loops=True,
+        text_temperature=1.0, text_top_k=4, max_new_tokens=12,
+    ).text  # fmt: skip
+    assert answered == expected != listener.generate(sample("1", SPEECH, instruction=""), asked).text
 
 
 def test_a_model_without_a_mouth_is_not_asked_to_speak(listener: KimiAudioAdapter) -> None:
@@ -194,6 +205,15 @@ def test_a_program_is_started_once_and_told_everything(program) -> None:
         "sampling": {"max_new_tokens": 20},
     }
     assert other["instruction"] is None and other["audios"] == []
+
+
+def test_a_program_is_told_earlier_turns(program) -> None:
+    adapter = program("""say(id=asked["id"], text=json.dumps(asked.get("history")))""")
+    history = (Message("user", "audio", str(SPEECH)), Message("assistant", "text", "A voice."))
+    told = json.loads(adapter.generate(Sample("a", (), "Whose?", "", history=history), benchmark()).text)
+    assert told == [{"role": "user", "message_type": "audio", "content": str(SPEECH)},
+                    {"role": "assistant", "message_type": "text", "content": "A voice."}]  # fmt: skip
+    assert adapter.generate(sample("b"), benchmark()).text == "null"
 
 
 def test_a_program_may_speak(program, tmp_path: Path) -> None:

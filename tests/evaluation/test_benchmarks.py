@@ -10,6 +10,7 @@ import yaml
 from kimi_audio.errors import ConfigError, DataError
 from kimi_audio.evaluation.benchmarks import Benchmark, bundled_benchmarks, find_benchmarks, read_benchmark
 from kimi_audio.evaluation.prepare import PREPARERS
+from kimi_audio.messages import Message
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "tiny" / "evaluation"
 BENCHMARKS = bundled_benchmarks()
@@ -94,6 +95,25 @@ def test_questions_are_heard_alone_and_are_not_transcribed(tmp_path: Path) -> No
     (sample,), faults = read_benchmark(RECIPE / "spoken-questions.yaml").samples(tmp_path)
     assert sample.instruction == "" and faults == []
     assert json.loads(sample.reference) == ["cairo"] and sample.fields["question"].endswith("Egypt?")
+
+
+def test_a_row_may_have_earlier_turns(tmp_path: Path) -> None:
+    folder = tmp_path / "range"
+    folder.mkdir()
+    for name in ("1.wav", "2.wav"):
+        (folder / name).touch()
+    said = {"role": "assistant", "message_type": "text", "content": "A beep."}
+    histories = {
+        "whole": [{"role": "user", "message_type": "audio", "content": "1.wav"}, said],
+        "no sound": [{"role": "user", "message_type": "audio", "content": "lost.wav"}, said],
+        "spoken": [{**said, "message_type": "audio-text", "content": ["1.wav", "A beep."]}],
+    }
+    rows = [{"id": name, "audio": "2.wav", "patterns": ["b"], "history": turns} for name, turns in histories.items()]
+    (folder / "manifest.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (sample,), faults = read_benchmark(RECIPE / "range.yaml").samples(tmp_path)
+    assert sample.audios == (folder / "2.wav",)
+    assert sample.history == (Message("user", "audio", str(folder / "1.wav")), Message("assistant", "text", "A beep."))
+    assert "lost.wav does not exist" in faults[0] and "must be a text" in faults[1]
 
 
 def test_missing_data_are_told_with_how_to_get_them(tmp_path: Path) -> None:

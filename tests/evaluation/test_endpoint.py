@@ -22,6 +22,7 @@ from kimi_audio.evaluation.endpoint import Endpoint, EndpointError, Usage, audio
 from kimi_audio.evaluation.evaluate import can_do
 from kimi_audio.evaluation.judges import EndpointJudge, make_judge
 from kimi_audio.evaluation.samples import Sample
+from kimi_audio.messages import Message
 
 QUESTION = [{"role": "user", "content": "Hello?"}]
 TONE = np.sin(np.arange(8000) * 0.2).astype(np.float32) * 0.5
@@ -306,6 +307,16 @@ def test_a_chat_model_is_asked_about_sounds(server: Server, beep: Path) -> None:
     assert [part["type"] for part in request["messages"][0]["content"]] == ["text", "input_audio", "input_audio"]
     assert (request["temperature"], request["max_tokens"], request["seed"]) == (0.5, 20, 3)
     assert "modalities" not in request
+
+
+def test_a_chat_model_is_told_earlier_turns(server: Server, beep: Path) -> None:
+    server.answers = [says("Higher.")]
+    history = (Message("user", "audio", str(beep)), Message("assistant", "text", "A beep."))
+    make_adapter(f"openai:a-model@{server.url}").generate(Sample("1", (), "And?", "", history=history), benchmark())
+    heard, said, asked = json.loads(server.asked[0][2])["messages"]
+    assert (heard["role"], heard["content"][0]["type"]) == ("user", "input_audio")
+    assert said == {"role": "assistant", "content": "A beep."}
+    assert asked == {"role": "user", "content": [{"type": "text", "text": "And?"}]}
 
 
 def test_a_chat_model_is_asked_to_transcribe(server: Server, beep: Path) -> None:

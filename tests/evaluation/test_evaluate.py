@@ -1,6 +1,7 @@
 """Asking and scoring: kept, resumed, failures counted, bad manifests told row by row."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,9 @@ from kimi_audio.errors import ConfigError, DataError
 from kimi_audio.evaluation.benchmarks import Benchmark, find_benchmarks, read_benchmark
 from kimi_audio.evaluation.evaluate import can_do, predict, score
 from kimi_audio.evaluation.samples import ItemScore, Output, Sample
-from kimi_audio.evaluation.session import spread
+from kimi_audio.evaluation.session import Session, spread
 from kimi_audio.evaluation.store import PredictionLog, model_folder, read_results, write_result
+from kimi_audio.evaluation.tables import by_benchmark, markdown
 
 BENCHMARK = Benchmark(name="echo", title="Echo", kind="answer", folder="echo", metric="same", instruction="Say {text}.")
 
@@ -73,6 +75,20 @@ def test_a_failure_is_counted_and_the_rest_goes_on(samples, tmp_path) -> None:
     assert result.first_sound == 0.25 and result.seconds == pytest.approx(0.4)
     assert result.recipe["instruction"] == "Say {text}." and "python" in result.versions
     assert samples[0].instruction == "Say word first."
+
+
+@pytest.mark.parametrize("metric", ["invented-words", "rtf"])
+def test_what_cannot_be_scored_is_told_with_the_failures(metric, samples, tmp_path) -> None:
+    benchmark = replace(BENCHMARK, kind="quiet", metric=metric)
+    log = PredictionLog(tmp_path / "log")
+    answers = {prediction.id: prediction for prediction in predict(Echo(), benchmark, samples, log)}
+    counted = ("first", "speaks", "last") if metric == "invented-words" else ("speaks",)
+    made = Session(tmp_path, tmp_path).metric(benchmark)
+    result, items = score(benchmark, made, samples, answers, model="echo", fingerprint="f00d")
+    assert {item.score.id for item in items if item.error is None and item.score.denominator} == set(counted)
+    assert result.failed == len(items) - len(counted)
+    note = f"echo on Echo: {result.failed} of 4 answers could not be scored and are in no figure"
+    assert note in markdown(by_benchmark([(result, items)]))
 
 
 def test_what_was_asked_once_is_not_asked_again(samples, tmp_path) -> None:

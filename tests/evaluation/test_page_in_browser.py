@@ -11,7 +11,8 @@ from evaluation.results_maker import benchmark_of
 
 from kimi_audio.evaluation.page import write_page
 from kimi_audio.evaluation.samples import ItemScore
-from kimi_audio.evaluation.store import Item, read_results, write_result
+from kimi_audio.evaluation.store import Item, read_results
+from kimi_audio.evaluation.tables import by_benchmark
 
 pytestmark = pytest.mark.slow
 
@@ -177,10 +178,7 @@ def test_thousands_of_answers_stay_fast(browser: Any, tmp_path: Path, results: P
     (result, items) = next(pair for pair in read_results(results) if pair[0].benchmark == "read")
     many = [Item(ItemScore(f"{number}/{item.score.id}", 1, 9, item.score.detail), item.text, (), None)
             for number in range(150) for item in items]  # fmt: skip
-    folder = tmp_path / "results" / "m" / "read"
-    folder.mkdir(parents=True)
-    write_result(folder, result, many)
-    write_page(tmp_path / "results", tmp_path / "page.html")
+    write_page(by_benchmark([(result, many)]), tmp_path, tmp_path / "page.html")
     page = browser.new_page()
     page.goto((tmp_path / "page.html").as_uri())
     took = page.evaluate(

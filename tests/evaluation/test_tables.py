@@ -2,21 +2,34 @@
 
 from dataclasses import replace
 from html import unescape
+from pathlib import Path
 
 import pytest
 from evaluation.results_maker import make_results
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kimi_audio.evaluation import tables
+from kimi_audio.evaluation.page import page_data
+from kimi_audio.evaluation.page_sounds import PageSounds
 from kimi_audio.evaluation.samples import ItemScore
 from kimi_audio.evaluation.statistics import Difference
 from kimi_audio.evaluation.store import Item, Result, read_results
-from kimi_audio.evaluation.tables import best, compared, markdown, model_names, shown, shown_difference, shown_p
+from kimi_audio.evaluation.tables import (
+    Group,
+    by_benchmark,
+    compared,
+    markdown,
+    model_names,
+    shown,
+    shown_difference,
+    shown_p,
+)
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Result, list[Item]]]:
-    return read_results(make_results(tmp_path_factory.mktemp("tables") / "results"))
+def groups(tmp_path_factory: pytest.TempPathFactory) -> list[Group]:
+    return by_benchmark(read_results(make_results(tmp_path_factory.mktemp("tables") / "results")))
 
 
 def cells(line: str) -> list[str]:
@@ -33,21 +46,26 @@ def scored(
     return result, items
 
 
-def test_every_benchmark_is_a_row_and_every_model_a_column(results: list[tuple[Result, list[Item]]]) -> None:
-    lines = markdown(results).splitlines()
+def best_of(results: list[tuple[Result, list[Item]]]) -> Result | None:
+    (group,) = by_benchmark(results)
+    return group.best
+
+
+def test_every_benchmark_is_a_row_and_every_model_a_column(groups: list[Group]) -> None:
+    lines = markdown(groups).splitlines()
     assert cells(lines[0]) == ["benchmark", "items", "talker &lt;b&gt;2&lt;/b&gt;", "tiny", "whisper-base"]
     assert [cells(line)[0] for line in lines[2:5]] == ["Read sentences ↓", "Everyday sounds ↑", "Spoken answers ↑"]
     assert cells(lines[4])[3:] == ["–", "–"]
 
 
-def test_figures_carry_their_interval_and_the_unit(results: list[tuple[Result, list[Item]]]) -> None:
-    (result,) = [r for r, _ in results if (r.benchmark, r.model) == ("read", "whisper-base")]
+def test_figures_carry_their_interval_and_the_unit(groups: list[Group]) -> None:
+    (result,) = [r for group in groups for r, _ in group.results if (r.benchmark, r.model) == ("read", "whisper-base")]
     figure = f"{100 * result.value:.1f} % ({100 * result.low:.1f}–{100 * result.high:.1f})"
-    assert cells(markdown(results).splitlines()[2])[4] == f"**{figure}**"
+    assert cells(markdown(groups).splitlines()[2])[4] == f"**{figure}**"
 
 
-def test_failures_and_unusable_rows_are_footnotes(results: list[tuple[Result, list[Item]]]) -> None:
-    text = markdown(results)
+def test_failures_and_unusable_rows_are_footnotes(groups: list[Group]) -> None:
+    text = markdown(groups)
     note = "tiny on Read sentences: 2 of 36 answers failed and count as wrong; rows of the manifest that could"
     number = text.split(note)[0].splitlines()[-1].split(".")[0]
     assert f"<sup>{number}</sup>" in cells(text.splitlines()[2])[3]
@@ -58,27 +76,27 @@ def test_answers_that_no_judge_could_score_are_not_called_wrong() -> None:
     unjudged = replace(items[0], error="the judge is away", score=ItemScore("0", 0.0, 0.0))
     failed = replace(items[1], error="out of memory", score=ItemScore("1", 0.0, 1.0))
     note = "1 of 4 answers failed and count as wrong; 1 of 4 answers could not be scored and are in no figure"
-    assert note in markdown([(replace(result, failed=2), [unjudged, failed, *items[2:]])])
+    assert note in markdown(by_benchmark([(replace(result, failed=2), [unjudged, failed, *items[2:]])]))
 
 
 def test_the_best_is_marked_only_if_the_paired_test_tells_it_from_the_second() -> None:
     low, middle, high = [0.0] * 30, [0.0] * 14 + [1.0] * 16, [1.0] * 30
-    winner = best([scored("a", low), scored("b", high), scored("c", middle)])
+    winner = best_of([scored("a", low), scored("b", high), scored("c", middle)])
     assert winner is not None and winner.model == "b"
-    winner = best([scored("a", low, lower=True), scored("b", high, lower=True)])
+    winner = best_of([scored("a", low, lower=True), scored("b", high, lower=True)])
     assert winner is not None and winner.model == "a"
-    assert best([scored("a", [1.0] * 15 + [0.0] * 15), scored("b", middle)]) is None
-    assert best([scored("a", high), scored("b", high), scored("c", low)]) is None
-    assert best([scored("a", high)]) is None
+    assert best_of([scored("a", [1.0] * 15 + [0.0] * 15), scored("b", middle)]) is None
+    assert best_of([scored("a", high), scored("b", high), scored("c", low)]) is None
+    assert best_of([scored("a", high)]) is None
 
 
 def test_models_of_one_name_are_told_apart_by_their_weights() -> None:
-    names = model_names([scored("a", [1.0], fingerprint="x"), scored("a", [1.0], fingerprint="y"), scored("b", [1.0])])
-    assert list(names.values()) == ["a (x)", "a (y)", "b"]
+    results = [scored("a", [1.0], fingerprint="x"), scored("a", [1.0], fingerprint="y"), scored("b", [1.0])]
+    assert list(model_names(by_benchmark(results)).values()) == ["a (x)", "a (y)", "b"]
 
 
-def test_each_two_models_are_compared(results: list[tuple[Result, list[Item]]]) -> None:
-    rows = [cells(line) for line in compared(results).splitlines()[2:]]
+def test_each_two_models_are_compared(groups: list[Group]) -> None:
+    rows = [cells(line) for line in compared(groups).splitlines()[2:]]
     assert [row[:3] for row in rows] == [
         ["Read sentences ↓", "talker &lt;b&gt;2&lt;/b&gt;", "tiny"],
         ["Read sentences ↓", "talker &lt;b&gt;2&lt;/b&gt;", "whisper-base"],
@@ -86,6 +104,13 @@ def test_each_two_models_are_compared(results: list[tuple[Result, list[Item]]]) 
         ["Everyday sounds ↑", "talker &lt;b&gt;2&lt;/b&gt;", "tiny"],
     ]
     assert rows[1][4].startswith("**") and not rows[0][4].startswith("**")
+
+
+def test_one_comparison_serves_tables_and_page(
+    groups: list[Group], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "compare", None)
+    assert markdown(groups) and compared(groups) and page_data(groups, PageSounds(tmp_path))
 
 
 def test_nothing_is_a_table_without_rows() -> None:
@@ -103,5 +128,5 @@ def test_figures_that_are_not_there_are_dashes() -> None:
 
 @given(st.text(st.sampled_from("ab|*<&\\ \n"), min_size=1, max_size=12))
 def test_no_name_breaks_the_table(name: str) -> None:
-    line = markdown([scored(name, [1.0, 0.0])]).splitlines()[0]
+    line = markdown(by_benchmark([scored(name, [1.0, 0.0])])).splitlines()[0]
     assert line.count("|") == 4 and unescape(cells(line)[2]) == " ".join(name.split())

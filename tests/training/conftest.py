@@ -1,39 +1,22 @@
-"""A tiny random audio LLM with both branches, and the id space that goes with it."""
+"""The language model of the tiny model, new and random, and documents for it."""
 
 import pytest
 import torch
+from tiny_model import LLM, VOCAB
 
-from kimi_audio.llm.config import KimiAudioConfig
 from kimi_audio.llm.model import AudioLLM
 from kimi_audio.vocab import Vocabulary
-
-FEATURES = 12
 
 
 @pytest.fixture
 def vocab() -> Vocabulary:
-    return Vocabulary(num_base_tokens=256, num_special_tokens=64, num_audio_codes=32)
+    return VOCAB
 
 
 @pytest.fixture
-def llm(vocab: Vocabulary) -> AudioLLM:
+def llm() -> AudioLLM:
     torch.manual_seed(0)
-    config = KimiAudioConfig(
-        vocab_size=vocab.size,
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        kimia_token_offset=vocab.token_offset,
-        kimia_mimo_layers=1,
-        kimia_mimo_transformer_from_layer_index=1,
-        kimia_adaptor_input_dim=FEATURES,
-        kimia_media_begin=vocab.media_begin,
-        kimia_media_end=vocab.media_end,
-        num_base_tokens=vocab.num_base_tokens,
-    )
-    return AudioLLM(config)
+    return AudioLLM(LLM)
 
 
 @pytest.fixture
@@ -51,7 +34,7 @@ def make_prompt(vocab: Vocabulary):
             prompt.add([vocab.media_begin], [blank])
             prompt.add(codes[:heard], [blank] * heard, continuous=True)
             prompt.add([vocab.media_end], [blank])
-            prompt.features.append(torch.randn(1, heard, FEATURES, generator=generator))
+            prompt.features.append(torch.randn(1, heard, LLM.kimia_adaptor_input_dim, generator=generator))
         prompt.add([blank] * said, words, text_loss=True)
         prompt.add(codes[heard:], [blank] * spoken, audio_loss=True)
         return prompt

@@ -66,7 +66,7 @@ def rows():
 
 
 def test_a_task_asks_differently_each_time_and_predicts_the_answer_alone(vocab, cache):
-    reader = Reader(vocab, lambda text: list(text.encode()), cache, variants=1)
+    reader = Reader(vocab, lambda text: list(text.encode()), cache, variants=range(2))
     task = Task("t", ["What?", "Say it."], "text", spoken={"Say it.": ["ask.wav"]})
     source = TaskSource(rows(), task, reader)
     assert len(source) == 2

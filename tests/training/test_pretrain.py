@@ -4,6 +4,7 @@ from itertools import islice
 
 import pytest
 import torch
+from tiny_model import LLM
 
 from kimi_audio.prompt import Heard
 from kimi_audio.training.mixture import Mixture
@@ -12,13 +13,14 @@ from kimi_audio.training.objectives.language import LanguageObjective
 from kimi_audio.training.objectives.pretrain import TASKS, Segment, pretraining_mixture
 from kimi_audio.training.packing import PackedRow
 
-FEATURES = [torch.full((1, n, 12), float(n)) for n in (2, 1, 2)]
+WIDTH = LLM.kimia_adaptor_input_dim
+FEATURES = [torch.full((1, n, WIDTH), float(n)) for n in (2, 1, 2)]
 SEGMENTS = [
     Segment([10, 11], Heard([1, 2], FEATURES[0])),
     Segment([20, 21, 22, 23, 24, 25, 26, 27, 28], Heard([3], FEATURES[1])),
     Segment([30], Heard([4, 5], FEATURES[2])),
 ]
-FOURTH = Segment([40], Heard([6, 7, 8], torch.full((1, 3, 12), 9.0)))
+FOURTH = Segment([40], Heard([6, 7, 8], torch.full((1, 3, WIDTH), 9.0)))
 
 
 def laid_out(prompt, vocab):

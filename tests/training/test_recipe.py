@@ -8,32 +8,22 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from tiny_model import WHISPER, tiny_model
 
-from kimi_audio.checkpoint.layout import ModelParts, load_parts, save_parts
+from kimi_audio.checkpoint.layout import load_parts
+from kimi_audio.data.cache import variant_key
 from kimi_audio.errors import ConfigError, DataError
-from kimi_audio.text import TextTokenizer
 from kimi_audio.tokenizer.acoustic import AcousticEncoder
-from kimi_audio.tokenizer.semantic import SemanticTokenizer, SemanticTokenizerConfig
-from kimi_audio.tokenizer.whisper import WhisperEncoder, WhisperEncoderConfig
+from kimi_audio.tokenizer.semantic import SemanticTokenizer
+from kimi_audio.tokenizer.whisper import WhisperEncoder
 from kimi_audio.training.recipe import read_recipe, run_recipe
 from kimi_audio.training.recipes.ears import CachedEars
 
-WHISPER = dict(d_model=3, encoder_layers=2, encoder_attention_heads=1, encoder_ffn_dim=8, num_mel_bins=80)
-
 
 @pytest.fixture
-def folder(tmp_path, llm) -> Path:
+def folder(tmp_path) -> Path:
     """A model folder `init`, manifests of eight short tones, and a chat."""
-    torch.manual_seed(1)
-    ranks = {bytes([byte]): byte for byte in range(256)}
-    semantic = SemanticTokenizerConfig(**WHISPER, pooling_position=1, quantize_position=1, quantize_vocab_size=32)
-    parts = ModelParts(
-        llm,
-        AcousticEncoder(WhisperEncoder(WhisperEncoderConfig(**WHISPER)), clip_silence=True),
-        SemanticTokenizer(semantic),
-        TextTokenizer(ranks),
-    )
-    save_parts(tmp_path / "init", parts)
+    tiny_model(seed=1).save(tmp_path / "init")
     rows = []
     for number in range(8):
         tone = 0.3 * np.sin(np.arange(4000 + 400 * number) * (0.05 + 0.02 * number))
@@ -95,12 +85,21 @@ def test_recordings_are_heard_once(folder, monkeypatch):
     assert len(row.lengths) > 1
 
 
+def test_variants_alone_are_heard_where_clean_is_not_wanted(folder):
+    recipe = SFT.replace("{variants: 1}", "{variants: 1, clean: false}").replace("dev: tones.jsonl, dev_items: 4, ", "")
+    (folder / "sft.yaml").write_text(recipe)
+    read = read_recipe(folder / "sft.yaml").build().mixture.sources[0].reader
+    heard = [variant_key(str(folder / "0.wav"), variant) in read.ears.cache for variant in range(3)]
+    assert heard == [False, True, False]
+    assert read.listen(str(folder / "0.wav"), np.random.default_rng(0)) is not None
+
+
 def test_other_features_have_another_cache(folder):
     def name(acoustic: AcousticEncoder | None, bfloat16: bool) -> str:
         parts = replace(load_parts(folder / "init"), acoustic=acoustic)
         return CachedEars(folder / "init", parts, folder / "cache", None, 0, bfloat16).cache.folder.name
 
-    encoder = WhisperEncoder(WhisperEncoderConfig(**WHISPER))
+    encoder = WhisperEncoder(WHISPER)
     clipped, spare = AcousticEncoder(encoder, clip_silence=True), AcousticEncoder(encoder, True, spare_frames=50)
     heard = [(AcousticEncoder(encoder), False), (clipped, False), (clipped, True), (spare, True), (None, False)]
     assert len({name(*how) for how in heard}) == len(heard)
@@ -165,7 +164,7 @@ def test_pretraining_from_recipe_to_model(folder):
         "capacity: 128\ntrain: {steps: 4, learning_rate: 0.005}\n"
     )
     assert run_recipe(folder / "pretrain.yaml").finished
-    assert load_parts(folder / "runs/pre/model").llm.config.kimia_mimo_layers == 1
+    assert load_parts(folder / "runs/pre/model").llm.config.kimia_mimo_layers == 2
 
 
 @pytest.mark.parametrize(

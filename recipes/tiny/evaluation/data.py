@@ -1,11 +1,13 @@
 """The data folder that the small model is measured on: labelled sets, questions, and sounds in which nobody speaks.
 
-    python recipes/tiny/evaluation/data.py $SHARED/data $WORK/eval_data --questions $WORK/eval_questions
+    python recipes/tiny/evaluation/data.py $SHARED/data $WORK/eval_data --questions $WORK/eval_questions \\
+        --range $WORK/eval_range
     kimi-audio eval … --data $WORK/eval_data
 
 The sets of the first folder are linked. `quiet` gets silence, noise and music, the same in every run and none of those
 that `quiet.py` writes for training; `written_questions` and `spoken_questions` the fixed questions, the latter from
-recordings named by their ids (`q000.wav`; several voices: `q000_flite-awb.wav`).
+recordings named by their ids (`q000.wav`; several voices: `q000_flite-awb.wav`); `range` the requests of `range.jsonl`,
+whose recordings `spoken_range.py` names. Where an item has two turns, the first and its answer are its `history`.
 """
 
 import argparse
@@ -18,6 +20,8 @@ import soundfile
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import quiet
+from questions import evaluation_questions
+from spoken_range import recording_names
 
 RATE, COUNT, SECONDS = 16_000, 12, 10
 QUESTIONS = Path(__file__).parent / "questions.jsonl"
@@ -83,17 +87,33 @@ def make_questions(out: Path, recordings: Path | None) -> None:
         write_manifest(out / "spoken_questions", spoken)
 
 
+def make_range(out: Path, wavs: Path) -> None:
+    rows = []
+    for row in evaluation_questions("range"):
+        names = [f"{name}.wav" for name in recording_names(row)]
+        for name in names:
+            link(out / "range" / name, wavs / name)
+        if "turns" in row:
+            row["history"] = [{"role": "user", "message_type": "audio", "content": names[0]},
+                              {"role": "assistant", "message_type": "text", "content": row["turns"][1]}]  # fmt: skip
+        rows.append(row | {"audio": names[-1], "duration": soundfile.info(out / "range" / names[-1]).duration})
+    write_manifest(out / "range", rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--questions", type=Path, help="recordings of the questions")
+    parser.add_argument("--range", type=Path, help="recordings of the requests within the model's range")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     for folder in sorted(path.parent for path in args.sets.glob("*/manifest.jsonl")):
         link(args.out / folder.name, folder)
     make_quiet(args.out / "quiet")
     make_questions(args.out, args.questions)
+    if args.range:
+        make_range(args.out, args.range)
 
 
 if __name__ == "__main__":

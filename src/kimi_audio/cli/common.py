@@ -4,13 +4,15 @@ PyTorch is imported when a model is loaded, not before, so that help is quick.
 """
 
 import functools
+import inspect
 import json
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,9 +22,6 @@ if TYPE_CHECKING:
     from kimi_audio.model import KimiAudio
 
 USER_ERROR, INTERRUPTED = 2, 130
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class Dtype(str, Enum):
@@ -44,42 +43,63 @@ class Device(str, Enum):
     mps = "mps"
 
 
-Model = Annotated[str | None, typer.Option("--model", "-m", help="Folder or hub id; the bundled model if not given.")]
-DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="Type of the weights in memory.")]
-DeviceOption = Annotated[Device | None, typer.Option("--device", help="cuda or mps if present, else cpu.")]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; as many as cores if not given.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 
 
-def load(
-    model: str | None, dtype: Dtype, device: Device | None, threads: int | None, speaks: bool = True
-) -> "KimiAudio":
-    """The model that the options name; without its speaking half unless `speaks`."""
-    import torch
+@dataclass(frozen=True)
+class Loading:
+    """The options of a command that uses a model."""
 
-    from kimi_audio.model import KimiAudio
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Folder or hub id; the bundled model if not given.")
+    ] = None
+    dtype: Annotated[Dtype, typer.Option("--dtype", help="Type of the weights in memory.")] = Dtype.auto
+    device: Annotated[Device | None, typer.Option("--device", help="cuda or mps if present, else cpu.")] = None
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="CPU threads; as many as cores if not given.")
+    ] = None
 
-    if threads:
-        torch.set_num_threads(threads)
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if device and not present[device.value]:
-        raise ConfigError(
-            f"--device {device.value}: this machine has none; present is {', '.join(filter(present.get, present))}"
-        )
-    return KimiAudio.from_pretrained(model, dtype=dtype.value, device=device and device.value, load_detokenizer=speaks)
+    def load(self, speaks: bool = True) -> "KimiAudio":
+        """The model that the options name; without its speaking half unless `speaks`."""
+        import torch
+
+        from kimi_audio.model import KimiAudio
+
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        device = self.device and self.device.value
+        present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        if device and not present[device]:
+            there = ", ".join(filter(present.get, present))
+            raise ConfigError(f"--device {device}: this machine has none; present is {there}")
+        return KimiAudio.from_pretrained(self.model, dtype=self.dtype.value, device=device, load_detokenizer=speaks)
 
 
-def command(run: Callable[P, T]) -> Callable[P, T]:
-    """Make a user's mistake end the command `run` with its sentence and code 2."""
+def command(run: Callable[..., None]) -> Callable[..., None]:
+    """Make a function a command: a user's mistake ends it with its sentence and code 2.
+
+    A parameter of `run` that is a dataclass, like `Loading`, stands for its fields: each is an option.
+    """
+    signature = inspect.signature(run)
+    groups: dict[str, Any] = {n: p.annotation for n, p in signature.parameters.items() if is_dataclass(p.annotation)}
 
     @functools.wraps(run)
-    def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+    def guarded(**options: Any) -> None:
+        for name, group in groups.items():
+            options[name] = group(**{field.name: options.pop(field.name) for field in fields(group)})
         try:
-            return run(*args, **kwargs)
+            run(**options)
         except (KimiAudioError, OSError) as error:
             complain(error)
             raise typer.Exit(USER_ERROR) from None
 
+    # Typer takes options from the signature and their types from the annotations.
+    options: dict[str, inspect.Parameter] = {}
+    for name, parameter in signature.parameters.items():
+        options |= inspect.signature(groups[name]).parameters if name in groups else {name: parameter}
+    by_name = [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options.values()]
+    guarded.__signature__ = inspect.Signature(by_name)  # pyright: ignore[reportAttributeAccessIssue]
+    guarded.__annotations__ = {name: option.annotation for name, option in options.items()}
     return guarded
 
 

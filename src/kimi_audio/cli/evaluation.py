@@ -118,14 +118,15 @@ def report(
     """Write a page with tables, intervals, paired differences and every answer; print the table as Markdown."""
     from kimi_audio.evaluation.page import write_page
     from kimi_audio.evaluation.store import read_results
-    from kimi_audio.evaluation.tables import compared, markdown
+    from kimi_audio.evaluation.tables import by_benchmark, compared, markdown
 
     found = read_results(results)
     if not found:
         raise ConfigError(f"{results}: holds no results; `kimi-audio eval NAMES --model MODEL -o {results}` makes some")
     page = output or results / "report.html"
-    write_page(results, page)
-    print(markdown(found), compared(found), sep="\n\n")
+    groups = by_benchmark(found)
+    write_page(groups, results, page)
+    print(markdown(groups), compared(groups), sep="\n\n")
     common.tell(f"wrote {page}")
 
 

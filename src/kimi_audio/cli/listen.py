@@ -30,10 +30,8 @@ def transcribe(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Write each file's subtitles into this folder.")
     ] = None,
-    model: common.Model = None,
-    dtype: common.DtypeOption = common.Dtype.auto,
-    device: common.DeviceOption = None,
-    threads: common.Threads = None,
+    *,
+    loading: common.Loading,
 ) -> None:
     """Write down what is said: one line per file, as each finishes.
 
@@ -45,7 +43,7 @@ def transcribe(
         raise ConfigError("--json, --srt and --vtt exclude each other; choose one")
     if output and not (srt or vtt):
         raise ConfigError("-o is the folder for subtitles; it needs --srt or --vtt")
-    listener = common.load(model, dtype, device, threads, speaks=False)
+    listener = loading.load(speaks=False)
     if srt or vtt:
         _subtitle(listener, audio, subtitles.Format.srt if srt else subtitles.Format.vtt, output)
         return
@@ -69,10 +67,8 @@ def ask(
     instruction: Annotated[str, typer.Argument(metavar="INSTRUCTION", help="What to do, in plain words.")],
     audio: Annotated[list[str] | None, typer.Argument(metavar="[AUDIO]", help="The sounds it is about.")] = None,
     json: common.Json = False,
-    model: common.Model = None,
-    dtype: common.DtypeOption = common.Dtype.auto,
-    device: common.DeviceOption = None,
-    threads: common.Threads = None,
+    *,
+    loading: common.Loading,
 ) -> None:
     """Answer an instruction about one or more sounds, heard together in the order given.
 
@@ -86,7 +82,7 @@ def ask(
         with batch.item():
             sounds.append(load_audio(path, SAMPLE_RATE))
     batch.end()
-    listener = common.load(model, dtype, device, threads, speaks=False)
+    listener = loading.load(speaks=False)
     started = time.perf_counter()
     text = listener.ask(instruction, *sounds).text
     elapsed = time.perf_counter() - started

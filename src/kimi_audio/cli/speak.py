@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,35 +20,55 @@ if TYPE_CHECKING:
     from kimi_audio.messages import Message
     from kimi_audio.model import KimiAudio
 
-Output = Annotated[Path | None, typer.Option("--output", "-o", metavar="WAV", help="Write the sound to this file.")]
-Play = Annotated[bool, typer.Option("--play", help="Play the sound; needs the extra `live`.")]
-Seed = Annotated[int | None, typer.Option("--seed", help="Say it the same way each time.")]
-Steps = Annotated[int | None, typer.Option("--steps", min=1, help="Solver steps: fewer are quicker, more are finer.")]
-Chunk = Annotated[int | None, typer.Option("--chunk", min=2, help="Codes of 80 ms that are made to sound at a time.")]
+
+@dataclass(frozen=True)
+class Speaking:
+    """The options of a command that speaks."""
+
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="WAV", help="Write the sound to this file.")
+    ] = None
+    play: Annotated[bool, typer.Option("--play", help="Play the sound; needs the extra `live`.")] = False
+    seed: Annotated[int | None, typer.Option("--seed", help="Say it the same way each time.")] = None
+    steps: Annotated[
+        int | None, typer.Option("--steps", min=1, help="Solver steps: fewer are quicker, more are finer.")
+    ] = None
+    chunk: Annotated[
+        int | None, typer.Option("--chunk", min=2, help="Codes of 80 ms that are made to sound at a time.")
+    ] = None
+
+    def manner(self, model: "KimiAudio") -> "StreamConfig | None":
+        """The model's way to speak with what the options change of it; None for a model that can't."""
+        from kimi_audio.detokenizer.flow import euler
+
+        if model.detokenizer is None:
+            return None
+        config = model.detokenizer.config
+        if self.steps:
+            config = replace(config, schedule=euler(self.steps))
+        if self.chunk:
+            config = replace(config, chunk_codes=self.chunk, first_chunk_codes=None,
+                             look_ahead_codes=min(config.look_ahead_codes, self.chunk // 2))  # fmt: skip
+        return config
 
 
 @common.command
 def say(
     text: Annotated[str | None, typer.Argument(metavar="[TEXT]", help="What to say; - reads standard input.")] = None,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Say what is in this text file.")] = None,
-    output: Output = None,
-    play: Play = False,
-    seed: Seed = None,
-    steps: Steps = None,
-    chunk: Chunk = None,
-    model: common.Model = None,
-    dtype: common.DtypeOption = common.Dtype.auto,
-    device: common.DeviceOption = None,
-    threads: common.Threads = None,
+    *,
+    speaking: Speaking,
+    loading: common.Loading,
 ) -> None:
     """Say a text of any length. Ctrl-C stops; what was said so far is kept."""
     words = _words(text, file)
-    if output is None and not play:
+    output = speaking.output
+    if output is None and not speaking.play:
         raise ConfigError("where should the sound go? Give -o FILE.wav, --play or both")
-    with _mouth(output, play) as mouth:
-        speaker = common.load(model, dtype, device, threads)
+    with _mouth(speaking) as mouth:
+        speaker = loading.load()
         started, first = time.perf_counter(), None
-        for samples in speaker.say(words, seed=seed, speech=_manner(speaker, steps, chunk)):
+        for samples in speaker.say(words, seed=speaking.seed, speech=speaking.manner(speaker)):
             first = first or time.perf_counter() - started
             mouth.write(samples, speaker.speech_rate)
         elapsed = time.perf_counter() - started
@@ -60,44 +81,36 @@ def say(
 @common.command
 def chat(
     question: Annotated[str | None, typer.Argument(metavar="[AUDIO]", help="A spoken question.")] = None,
-    output: Output = None,
-    play: Play = False,
-    seed: Seed = None,
-    steps: Steps = None,
-    chunk: Chunk = None,
-    model: common.Model = None,
-    dtype: common.DtypeOption = common.Dtype.auto,
-    device: common.DeviceOption = None,
-    threads: common.Threads = None,
+    *,
+    speaking: Speaking,
+    loading: common.Loading,
 ) -> None:
     """Answer a spoken question, in writing and aloud; without one, hold a conversation at the terminal.
 
     In a conversation each line is typed text or the path of a sound; with a microphone (extra `live`) an empty line
     listens until you pause. With -o, the answers follow one another in the file. Ctrl-D ends it.
     """
-    with _mouth(output, play) as mouth:
+    with _mouth(speaking) as mouth:
         if question is not None and not Path(question).is_file():
             raise DataError(f"{question}: no such file; a question is a sound file")
-        partner = common.load(model, dtype, device, threads)
-        if partner.detokenizer is None and (output or play):
+        partner = loading.load()
+        if partner.detokenizer is None and (speaking.output or speaking.play):
             raise ConfigError("this model has no detokenizer and can't speak; leave out -o and --play for its text")
-        speech = _manner(partner, steps, chunk)
         if question is not None:
-            _answer(partner, [_message("audio", question)], mouth, seed, speech)
+            _answer(partner, [_message("audio", question)], mouth, speaking)
             return
         history: list[Message] = []
         for turn in _turns():
             with common.Batch().item():
-                reply = _answer(partner, [*history, turn], mouth, seed, speech)
+                reply = _answer(partner, [*history, turn], mouth, speaking)
                 history += [turn, reply.message]
 
 
-def _answer(
-    partner: "KimiAudio", messages: "list[Message]", mouth: "Mouth", seed: int | None, speech: "StreamConfig | None"
-) -> "Reply":
+def _answer(partner: "KimiAudio", messages: "list[Message]", mouth: "Mouth", speaking: Speaking) -> "Reply":
     """Print and say the answer as it is made."""
     output_type = "text" if partner.detokenizer is None else "both"
-    with closing(partner.stream(messages, output_type, seed=seed, speech=speech)) as answer:
+    speech = speaking.manner(partner)
+    with closing(partner.stream(messages, output_type, seed=speaking.seed, speech=speech)) as answer:
         for piece in answer:
             if isinstance(piece, str):
                 print(piece, end="", flush=True)
@@ -148,23 +161,6 @@ def _words(text: str | None, file: Path | None) -> str:
     return sys.stdin.read() if text == "-" else text
 
 
-def _manner(model: "KimiAudio", steps: int | None, chunk: int | None) -> "StreamConfig | None":
-    """The model's way to speak with what the options change of it."""
-    from dataclasses import replace
-
-    from kimi_audio.detokenizer.flow import euler
-
-    if model.detokenizer is None:
-        return None
-    config = model.detokenizer.config
-    if steps:
-        config = replace(config, schedule=euler(steps))
-    if chunk:
-        config = replace(config, chunk_codes=chunk, first_chunk_codes=None,
-                         look_ahead_codes=min(config.look_ahead_codes, chunk // 2))  # fmt: skip
-    return config
-
-
 class Mouth:
     """File and loudspeaker of a command, opened with the first sound: a failure before it overwrites nothing."""
 
@@ -193,16 +189,16 @@ class Mouth:
 
 
 @contextmanager
-def _mouth(output: Path | None, play: bool) -> Iterator[Mouth]:
+def _mouth(speaking: Speaking) -> Iterator[Mouth]:
     """A mouth that is closed whatever happens; Ctrl-C and full disks leave what was said before them, and say so."""
-    is_new = False
+    output, is_new = speaking.output, False
     if output is not None:
         if output.suffix.lower() != ".wav":
             raise ConfigError(f"{output}: sound is written as .wav; give the file that ending")
         is_new = not output.exists()
         with output.open("ab"):  # what can't be written is told before the model is loaded
             pass
-    mouth = Mouth(output, play)
+    mouth = Mouth(output, speaking.play)
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with closing(mouth):

@@ -8,8 +8,8 @@
     FOLDER/features-000.f16     float16 [sum of T, F], a new file every GiB
     FOLDER/codes-000.i32        int32 [sum of T], 12.5 Hz
 
-A line of the index is written after its data, so that a killed process loses one recording at most. The folder is
-named after the encoders' weights: other weights, other cache.
+A line of the index is written after its data, so that a killed process loses one recording at most. The folder's name
+must tell all that decides what is heard: other weights, other cache.
 """
 
 from __future__ import annotations
@@ -168,6 +168,10 @@ def _in_order(pool: Executor, work: Callable[[T], U], items: Iterable[T], ahead:
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
+
+
+CLEAN = range(1)
+"""Numbers of variants: the recording itself alone."""
 
 
 def variant_key(audio: str, variant: int) -> str:

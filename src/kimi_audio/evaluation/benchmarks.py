@@ -4,20 +4,22 @@
         samples, faults = benchmark.samples(Path("data"))
 
 The bundled files are in `benchmarks/`; a path to one's own works the same. A benchmark reads the JSON lines of
-`DATA/<folder>/manifest.jsonl` (`audio` relative to it). Rows that can't be used are faults: told and counted.
+`DATA/<folder>/manifest.jsonl` (`audio` relative to it). A row may have a `history`, the messages of earlier turns. Rows
+that can't be used are faults: told and counted.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from kimi_audio.errors import ConfigError, DataError
 from kimi_audio.evaluation.samples import Sample
+from kimi_audio.messages import Message, messages_from
 from kimi_audio.settings import read_settings
 
 KINDS = ("recognition", "classification", "choice", "answer", "chat", "speech", "quiet")
@@ -131,10 +133,7 @@ class Benchmark:
 
     def _sample(self, row: dict[str, Any], folder: Path) -> Sample:
         audio = row.get("audio", [])
-        audios = tuple(folder / name for name in ([audio] if isinstance(audio, str) else audio))
-        for path in audios:
-            if not path.is_file():
-                raise DataError(f"the sound file {path} does not exist")
+        audios = tuple(_sound(folder / name) for name in ([audio] if isinstance(audio, str) else audio))
         reference = row.get(self.reference) if self.reference else ""
         if self.reference and (reference is None or (reference == "" and self.kind != "quiet")):
             raise DataError(f"the field {self.reference!r} with what is right is missing or empty")
@@ -159,7 +158,26 @@ class Benchmark:
         if isinstance(row.get("voice"), list):
             row["voice"] = [str(folder / path) for path in row["voice"]]
         right = reference if isinstance(reference, str) else json.dumps(reference)
-        return Sample(name, audios, instruction, right, float(row.get("duration") or 0.0), row)
+        return Sample(name, audios, instruction, right, float(row.get("duration") or 0.0), row, _history(row, folder))
+
+
+def _sound(path: Path) -> Path:
+    if not path.is_file():
+        raise DataError(f"the sound file {path} does not exist")
+    return path
+
+
+def _history(row: dict[str, Any], folder: Path) -> tuple[Message, ...]:
+    """The messages before the question, their sounds as absolute paths."""
+    return tuple(_earlier(message, folder) for message in messages_from(row["history"])) if row.get("history") else ()
+
+
+def _earlier(message: Message, folder: Path) -> Message:
+    if message.type == "text":
+        return message
+    if message.type == "audio":
+        return replace(message, content=str(_sound(folder / str(message.content)).resolve()))
+    raise DataError("in the field 'history' what the assistant said must be a text")
 
 
 def bundled_benchmarks() -> dict[str, Benchmark]:

@@ -4,9 +4,9 @@ The program reads a JSON line for each sample from standard input,
 
     {"id": "7", "audios": ["/data/7.wav"], "instruction": null, "language": "en", "speak": false, "sampling": {}}
 
-and writes a JSON line to standard output, `{"id": "7", "text": "..."}`, with the path of a sound file in `audio` if it
-speaks; everything else it has to say belongs on standard error. It is started for the first sample, and again after
-each failure.
+(after earlier turns also `history`, a list of messages `{"role", "message_type", "content"}`) and writes a JSON line to
+standard output, `{"id": "7", "text": "..."}`, with the path of a sound file in `audio` if it speaks; everything else it
+has to say belongs on standard error. It is started for the first sample, and again after each failure.
 """
 
 from __future__ import annotations
@@ -58,6 +58,9 @@ class CommandAdapter:
             "speak": benchmark.speaks,
             "sampling": whole_options(benchmark.sampling),
         }
+        if sample.history:
+            request["history"] = [{"role": message.role, "message_type": message.type, "content": message.content}
+                                  for message in sample.history]  # fmt: skip
         try:
             reply = _checked_reply(self._program.exchange(json.dumps(request), self._timeout), sample.id)
         except BaseException:

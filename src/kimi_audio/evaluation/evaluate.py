@@ -95,7 +95,7 @@ def score(
         error = prediction.error
         try:
             scored = metric.score(sample, prediction)
-        except KimiAudioError as fault:  # a judge that fails says nothing of the model: counted, but in no figure
+        except KimiAudioError as fault:  # nothing to measure, or a judge that fails: among the failures, in no figure
             scored, error = ItemScore(sample.id, 0.0, 0.0), error or str(fault)
         items.append(
             Item(

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from kimi_audio.errors import CheckpointError, ConfigError, DataError
-from kimi_audio.evaluation.adapters import fingerprint, quiet_transformers
 from kimi_audio.evaluation.endpoint import Endpoint
 from kimi_audio.evaluation.samples import Sample
 from kimi_audio.evaluation.scoring import Verdict
+from kimi_audio.evaluation.store import fingerprint
+from kimi_audio.evaluation.whisper import quiet_transformers
 
 _RANGE = re.compile(r"\b\d+\s*(?:-|–|to)\s*\d+\b")
 _LABELLED = re.compile(r"\b(?:score|rating)\b(?:\s+is)?[^\w.-]*(-?\d+(?:\.\d+)?)", re.IGNORECASE)

@@ -1,6 +1,7 @@
 """The report as one HTML file: figures, paired differences, every answer with its sound, confusions, speed (report §6).
 
-    write_page(Path("results"), Path("results/report.html"))
+    groups = by_benchmark(read_results(Path("results")))
+    write_page(groups, Path("results"), Path("results/report.html"))
 
 The file needs no network and no server: style, script and data are in it, and the sounds too while they are small
 together; otherwise they lie in a folder beside it. `page_assets/` holds what does not depend on results.
@@ -23,7 +24,7 @@ import numpy as np
 from kimi_audio.evaluation import tables
 from kimi_audio.evaluation.page_sounds import PageSounds
 from kimi_audio.evaluation.statistics import Difference
-from kimi_audio.evaluation.store import Item, Result, read_results
+from kimi_audio.evaluation.store import Item, Result
 
 EMBEDDED = 25 * 2**20  # bytes of sound that go into the page itself
 BINS = 32
@@ -33,15 +34,16 @@ KINDS = {"recognition": "Speech recognition", "classification": "Classification"
 TOLD_APART = ("reference", "hypothesis", "expected", "predicted", "reason", "alignment")  # shown in their own ways
 
 
-def write_page(results: Path, out: Path, title: str = "Evaluation", embedded: int = EMBEDDED) -> None:
-    """Write the page of all results below a folder.
+def write_page(
+    groups: Sequence[tables.Group], results: Path, out: Path, title: str = "Evaluation", embedded: int = EMBEDDED
+) -> None:
+    """Write the page of results that were read from the folder `results`, where their sounds are.
 
     Sounds of more than `embedded` bytes together are copied to the folder `<out's name>_sounds`; keep it with the page.
-    Raises DataError naming a damaged result.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     sounds = PageSounds(results)
-    data = page_data(read_results(results), sounds)
+    data = page_data(groups, sounds)
     data["sounds"] = sounds.links(out.with_name(f"{out.stem}_sounds"), embedded)
     # "<" is escaped so that no text in the data can close the element or open a comment.
     text = json.dumps(_finite(data), ensure_ascii=False, separators=(",", ":"), default=str).replace("<", "\\u003c")
@@ -50,28 +52,26 @@ def write_page(results: Path, out: Path, title: str = "Evaluation", embedded: in
     out.write_text(page, encoding="utf-8")
 
 
-def page_data(results: Sequence[tables.Scored], sounds: PageSounds) -> dict[str, Any]:
+def page_data(groups: Sequence[tables.Group], sounds: PageSounds) -> dict[str, Any]:
     """What the script shows: models, benchmarks with a cell per model, and the distributions of times."""
-    names = tables.model_names(results)
+    names = tables.model_names(groups)
     numbers = {key: number for number, key in enumerate(names)}
-    groups = tables.by_benchmark(results)
+    everything = [scored for group in groups for scored in group.results]
     return {
         "models": [{"name": name, "fingerprint": mark} for (_, mark), name in names.items()],
         "benchmarks": [_benchmark(group, numbers, sounds) for group in groups],
         "speed": [
             plot
-            for title, group in [("All benchmarks", results), *((group[0][0].title, group) for group in groups)]
-            for plot in _speed(title, group, numbers)
+            for title, scored in [("All benchmarks", everything), *((g.first.title, g.results) for g in groups)]
+            for plot in _speed(title, scored, numbers)
         ],
     }
 
 
-def _benchmark(
-    group: Sequence[tables.Scored], numbers: dict[tuple[str, str], int], sounds: PageSounds
-) -> dict[str, Any]:
-    first, winner = group[0][0], tables.best(group)
+def _benchmark(group: tables.Group, numbers: dict[tuple[str, str], int], sounds: PageSounds) -> dict[str, Any]:
+    first, winner = group.first, group.best
     cells: list[Any] = [None] * len(numbers)
-    for result, items in group:
+    for result, items in group.results:
         cells[numbers[tables.key(result)]] = _cell(result, items, sounds) | {"best": result is winner}
     return {
         "title": first.title,
@@ -82,7 +82,7 @@ def _benchmark(
         "cells": cells,
         "pairs": [
             _pair(numbers[tables.key(a)], numbers[tables.key(b)], difference, a.unit)
-            for one, other, d in tables.differences(group)
+            for one, other, d in group.differences
             for a, b, difference in ((one, other, d), (other, one, Difference(-d.value, -d.high, -d.low, d.p, d.items)))
         ],
     }
@@ -182,9 +182,9 @@ def _confusion(items: Sequence[Item]) -> dict[str, Any] | None:
     return {"rows": rows, "columns": columns, "counts": [[pairs[row, column] for column in columns] for row in rows]}
 
 
-def _speed(title: str, group: Sequence[tables.Scored], numbers: dict[tuple[str, str], int]) -> list[dict[str, Any]]:
+def _speed(title: str, results: Sequence[tables.Scored], numbers: dict[tuple[str, str], int]) -> list[dict[str, Any]]:
     """Histograms over a logarithmic axis, one per measure that there is, of the answers that did not fail."""
-    answered = [(numbers[tables.key(result)], item) for result, items in group for item in items if not item.error]
+    answered = [(numbers[tables.key(result)], item) for result, items in results for item in items if not item.error]
     measures = {
         "Real-time factor": [(model, item.took / item.seconds) for model, item in answered if item.seconds > 0],
         "Seconds to first sound": [(model, item.first_sound) for model, item in answered if item.first_sound],

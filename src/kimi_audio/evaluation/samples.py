@@ -1,6 +1,6 @@
 """What a benchmark asks, what a model answers, and how one answer scored.
 
-    Sample      a question: sounds, an instruction, and what is right
+    Sample      a question: sounds, an instruction, what was said before, and what is right
     Output      an answer: text, and sound if the model speaks; or the error that came instead
     ItemScore   numerator and denominator of one item; a benchmark's figure is the quotient of the sums
 """
@@ -14,6 +14,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from kimi_audio.errors import DataError
+from kimi_audio.messages import Message
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -26,6 +29,7 @@ class Sample:
         reference: what is right: a transcript, a label, an answer; "" where there is none.
         seconds: length of the sounds together.
         fields: the whole row of the manifest (choices, rules, subset, ...).
+        history: earlier turns of the conversation; what the assistant said in them is written.
     """
 
     id: str
@@ -34,6 +38,13 @@ class Sample:
     reference: str
     seconds: float = 0.0
     fields: Mapping[str, Any] = field(default_factory=dict)
+    history: tuple[Message, ...] = ()
+
+    def to_transcribe(self) -> tuple[Path, ...]:
+        """The sounds. Raises DataError if there are none."""
+        if not self.audios:
+            raise DataError(f"{self.id}: there is no sound to transcribe")
+        return self.audios
 
 
 @dataclass(frozen=True, eq=False)

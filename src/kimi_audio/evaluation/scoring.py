@@ -17,7 +17,7 @@
     judge-1-5        how a judge rates it
 
 An error of the model is a wrong answer: as silence in most metrics, and with the lowest score where silence could be
-right. Where there is no wrong (invented words), it isn't counted.
+right. Where there is no wrong (invented words), it is in no figure, but among the failures.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from kimi_audio.evaluation.benchmarks import Benchmark
 from kimi_audio.evaluation.matching import chosen_option, mentions, named_label, refuses, spoken_digit
 from kimi_audio.evaluation.normalise import Normaliser, normaliser, separate_characters
 from kimi_audio.evaluation.samples import ItemScore, Metric, Prediction, Sample
+from kimi_audio.evaluation.word_errors import align
 
 
 @dataclass(frozen=True)
@@ -48,25 +49,6 @@ class Judge(Protocol):
     """Rates answers that no rule can check; `prompt` names what it is asked."""
 
     def verdict(self, prompt: str, sample: Sample, answer: str) -> Verdict: ...
-
-
-@dataclass(frozen=True)
-class WordErrors:
-    """Counts over a whole set; `words` is the number of reference words."""
-
-    substitutions: int
-    deletions: int
-    insertions: int
-    words: int
-
-    @property
-    def errors(self) -> int:
-        return self.substitutions + self.deletions + self.insertions
-
-    @property
-    def rate(self) -> float:
-        """Word error rate: all errors over all reference words (may exceed 1)."""
-        return self.errors / self.words if self.words else float("nan")
 
 
 Score = tuple[float, float, dict[str, Any]]  # numerator, denominator, detail
@@ -119,40 +101,10 @@ def make_metric(benchmark: Benchmark, judge: Judge | None = None) -> Metric:
     raise ConfigError(f"{benchmark.name}: metric is {name!r}; accepted are {', '.join(known)}")
 
 
-def word_errors(references: Sequence[str], hypotheses: Sequence[str], normalise: Normaliser) -> WordErrors:
-    """Errors over all pairs; what is said where the reference is empty is inserted."""
-    counts = [_align(normalise(ref), normalise(hyp))[0] for ref, hyp in zip(references, hypotheses, strict=True)]
-    return WordErrors(
-        sum(count.substitutions for count in counts),
-        sum(count.deletions for count in counts),
-        sum(count.insertions for count in counts),
-        sum(count.words for count in counts),
-    )
-
-
-def _align(reference: str, hypothesis: str) -> tuple[WordErrors, list[list[Any]]]:
-    """Counts, and pieces `[type, reference words, hypothesis words]` in order; types are jiwer's."""
-    import jiwer
-
-    said, heard = reference.split(), hypothesis.split()
-    if not said:  # of which some versions of jiwer make an error
-        return WordErrors(0, 0, len(heard), 0), [["insert", [], heard]] if heard else []
-    output = jiwer.process_words(" ".join(said), " ".join(heard))
-    pieces = [
-        [
-            piece.type,
-            said[piece.ref_start_idx : piece.ref_end_idx],
-            heard[piece.hyp_start_idx : piece.hyp_end_idx],
-        ]
-        for piece in output.alignments[0]
-    ]
-    return WordErrors(output.substitutions, output.deletions, output.insertions, len(said)), pieces
-
-
 def _word_error_rule(normalise: Normaliser) -> Rule:
     def rule(sample: Sample, answer: str) -> Score:
         reference, hypothesis = normalise(sample.reference), normalise(answer)
-        counts, pieces = _align(reference, hypothesis)
+        counts, pieces = align(reference, hypothesis)
         detail = {"reference": reference, "hypothesis": hypothesis, "alignment": pieces}
         return counts.errors, counts.words, detail
 

@@ -12,8 +12,8 @@
     first-sound         seconds until sound began; until the end of the work for a model that doesn't stream
     rtf                 seconds of work for a second of speech
 
-An answer without speech has no word right, no likeness, and the lowest quality; for pace and time there is nothing to
-measure, so it is left out there (denominator 0) with a `reason`, and counted among the failures.
+An answer without speech has no word right, no likeness, and the lowest quality. For pace and time there is nothing to
+measure, which is a DataError: such an answer is in no figure, but among the failures.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ import soundfile
 from kimi_audio.audio.blocks import Samples
 from kimi_audio.audio.decode import load_audio
 from kimi_audio.errors import ConfigError, DataError
-from kimi_audio.evaluation.adapters import converted_whisper
 from kimi_audio.evaluation.mos import MosPredictor
 from kimi_audio.evaluation.normalise import normaliser
 from kimi_audio.evaluation.samples import ItemScore, Metric, Prediction, Sample
 from kimi_audio.evaluation.speaker import SpeakerEncoder
-from kimi_audio.evaluation.speech import VOICE_RATE, find_pauses, leading_silence
+from kimi_audio.evaluation.speech import VOICE_RATE, Pauses, find_pauses, leading_silence
+from kimi_audio.evaluation.whisper import FasterWhisper
+from kimi_audio.evaluation.word_errors import align
 
 NO_SPEECH = "no speech to measure"
 
@@ -49,6 +50,20 @@ def spoken(prediction: Prediction) -> Samples | None:
     return load_audio(prediction.audio) if soundfile.info(prediction.audio).frames else None
 
 
+def _speech(prediction: Prediction) -> Samples:
+    """As `spoken`, where speech is all that counts."""
+    if (speech_L := spoken(prediction)) is None:
+        raise DataError(NO_SPEECH)
+    return speech_L
+
+
+def _voiced(prediction: Prediction) -> Pauses:
+    pauses = find_pauses(_speech(prediction), VOICE_RATE)
+    if not pauses.span:
+        raise DataError(NO_SPEECH)
+    return pauses
+
+
 class Recogniser(Protocol):
     """Whatever writes down speech, other than the model under test."""
 
@@ -56,24 +71,16 @@ class Recogniser(Protocol):
 
 
 class WhisperRecogniser:
-    """A Whisper folder in Hugging Face layout, decoded greedily in float32; a file is transcribed once."""
+    """A Whisper folder; a file is transcribed once."""
 
     def __init__(self, folder: Path, language: str = "en") -> None:
-        from faster_whisper import WhisperModel
-
-        with converted_whisper(folder) as converted:
-            self._model = WhisperModel(str(converted), device="cpu", compute_type="float32")
-        self._language = language
+        self._whisper, self._language = FasterWhisper(folder, device="cpu"), language
         self._known: dict[tuple[Path, int], str] = {}
 
     def transcribe(self, path: Path) -> str:
         key = path.resolve(), path.stat().st_mtime_ns
         if key not in self._known:
-            segments, _ = self._model.transcribe(
-                load_audio(path), language=self._language, beam_size=1, temperature=0.0,
-                condition_on_previous_text=False,
-            )  # fmt: skip
-            self._known[key] = " ".join(segment.text.strip() for segment in segments)
+            self._known[key] = self._whisper.transcribe(path, self._language)
         return self._known[key]
 
 
@@ -123,18 +130,12 @@ class SpokenWordErrors:
         self._against_written = against_written
 
     def score(self, sample: Sample, prediction: Prediction) -> ItemScore:
-        import jiwer
-
         heard = self._comparable(_transcript(self._recogniser, prediction))
         right = self._comparable(prediction.text if self._against_written else sample.reference)
-        detail = {"reference": right, "hypothesis": heard}
-        if not right:  # every word heard is one too many; a model that failed altogether gets one error for it
-            words = len(heard.split())
-            failed = prediction.error is not None
-            return ItemScore(sample.id, max(words, failed), float(failed), detail)
-        counts = jiwer.process_words(right, heard)
-        errors = counts.substitutions + counts.deletions + counts.insertions
-        return ItemScore(sample.id, errors, len(right.split()), detail)
+        counts, pieces = align(right, heard)
+        failed = int(not right and prediction.error is not None)  # one error, though there is no word to get wrong
+        detail = {"reference": right, "hypothesis": heard, "alignment": pieces}
+        return ItemScore(sample.id, max(counts.errors, failed), max(counts.words, failed), detail)
 
 
 class SpeakerSimilarity:
@@ -189,9 +190,7 @@ class SpeakingRate:
         self._recogniser = tools.recogniser
 
     def score(self, sample: Sample, prediction: Prediction) -> ItemScore:
-        speech_L = spoken(prediction)
-        if speech_L is None or not (span := find_pauses(speech_L, VOICE_RATE).span):
-            return ItemScore(sample.id, 0.0, 0.0, {"reason": NO_SPEECH})
+        span = _voiced(prediction).span
         heard = _transcript(self._recogniser, prediction)
         words = sum(any(map(str.isalnum, word)) for word in heard.split())
         return ItemScore(sample.id, words, span, {"hypothesis": heard})
@@ -203,9 +202,7 @@ class PauseTime:
     name, unit, lower_is_better = "pauses", "s", True
 
     def score(self, sample: Sample, prediction: Prediction) -> ItemScore:
-        speech_L = spoken(prediction)
-        if speech_L is None or not (pauses := find_pauses(speech_L, VOICE_RATE)).span:
-            return ItemScore(sample.id, 0.0, 0.0, {"reason": NO_SPEECH})
+        pauses = _voiced(prediction)
         detail = {"longest": pauses.longest, "count": pauses.count}
         return ItemScore(sample.id, pauses.total, pauses.span / 60, detail)
 
@@ -216,11 +213,9 @@ class FirstSound:
     name, unit, lower_is_better = "first-sound", "s", True
 
     def score(self, sample: Sample, prediction: Prediction) -> ItemScore:
-        speech_L = spoken(prediction)
-        if speech_L is None:
-            return ItemScore(sample.id, 0.0, 0.0, {"reason": NO_SPEECH})
+        silence = leading_silence(_speech(prediction), VOICE_RATE)
         waited = prediction.took if prediction.first_sound is None else prediction.first_sound
-        return ItemScore(sample.id, waited, detail={"silence": leading_silence(speech_L, VOICE_RATE)})
+        return ItemScore(sample.id, waited, detail={"silence": silence})
 
 
 class RealTimeFactor:
@@ -229,10 +224,7 @@ class RealTimeFactor:
     name, unit, lower_is_better = "rtf", "", True
 
     def score(self, sample: Sample, prediction: Prediction) -> ItemScore:
-        speech_L = spoken(prediction)
-        if speech_L is None:
-            return ItemScore(sample.id, 0.0, 0.0, {"reason": NO_SPEECH})
-        return ItemScore(sample.id, prediction.took, len(speech_L) / VOICE_RATE)
+        return ItemScore(sample.id, prediction.took, len(_speech(prediction)) / VOICE_RATE)
 
 
 SPEECH_METRICS: dict[str, Callable[[SpeechTools], Metric]] = {

@@ -11,6 +11,7 @@ as they are made; a line that a kill cut short is dropped and made again.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import wave
@@ -33,7 +34,7 @@ class Result:
         benchmark, title, kind, unit, lower_is_better: of the benchmark and its metric.
         model, fingerprint: whose answers they are.
         value: the figure; `low`, `high` its bootstrap 95 % interval.
-        items: answers, `failed` of them errors: of the model, scored as wrong, or of the judge, in no figure.
+        items: answers, `failed` of them errors: scored as wrong or, where nothing could be scored, in no figure.
         faults: one sentence for each row of the manifest that could not be used.
         recipe: instruction, sampling, normaliser, judge, ...; `seed` of sampling and bootstrap; `versions` of the
             libraries; `machine` where the answers were made.
@@ -80,6 +81,17 @@ class Item:
 def model_folder(results: Path, name: str, fingerprint: str) -> Path:
     """The folder of a model's results."""
     return results / f"{re.sub(r'[^A-Za-z0-9.]+', '-', name).strip('-')}-{fingerprint}"
+
+
+def fingerprint(folder: Path) -> str:
+    """Twelve hex digits that change with any weight in `folder` (all its safetensors files, by content)."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.safetensors")):
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()[:12]
 
 
 class PredictionLog:

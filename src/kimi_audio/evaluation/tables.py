@@ -1,8 +1,8 @@
 """Results as Markdown: the figures of all models, and how each two of them differ (report §6).
 
-    results = read_results(Path("results"))
-    print(markdown(results))        # a row per benchmark, a column per model
-    print(compared(results))        # a row per benchmark and pair of models
+    groups = by_benchmark(read_results(Path("results")))
+    print(markdown(groups))         # a row per benchmark, a column per model
+    print(compared(groups))         # a row per benchmark and pair of models
 
 The best model of a row is bold only if the paired test tells it from the second best.
 """
@@ -13,6 +13,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from itertools import combinations, groupby
 
@@ -26,22 +27,55 @@ NOT_RUN = "–"
 Scored = tuple[Result, list[Item]]
 
 
-def markdown(results: Sequence[Scored]) -> str:
+@dataclass(frozen=True)
+class Group:
+    """What all models achieved on one benchmark, and how each two of them differ."""
+
+    results: list[Scored]
+    differences: list[tuple[Result, Result, Difference]]
+
+    @property
+    def first(self) -> Result:
+        """One for all where they agree: title, kind, unit, which way is better."""
+        return self.results[0][0]
+
+    @property
+    def best(self) -> Result | None:
+        """The model that is better than all others, if chance does not explain its lead."""
+        known = [result for result, _ in self.results if math.isfinite(result.value)]
+        top = sorted(known, key=lambda result: result.value, reverse=not self.first.lower_is_better)[:2]
+        lead = [difference for *pair, difference in self.differences if all(result in top for result in pair)]
+        return top[0] if lead and lead[0].p < SIGNIFICANT else None
+
+
+def by_benchmark(results: Sequence[Scored]) -> list[Group]:
+    """The results of each benchmark together, kind by kind, compared two by two."""
+    ordered = sorted(results, key=lambda scored: (KINDS.index(scored[0].kind), scored[0].benchmark, key(scored[0])))
+    groups = [list(group) for _, group in groupby(ordered, key=lambda scored: scored[0].benchmark)]
+    return [Group(group, [_difference(*pair) for pair in combinations(group, 2)]) for group in groups]
+
+
+def _difference(first: Scored, second: Scored) -> tuple[Result, Result, Difference]:
+    (ours, our_items), (theirs, their_items) = first, second
+    return ours, theirs, compare([item.score for item in our_items], [item.score for item in their_items])
+
+
+def markdown(groups: Sequence[Group]) -> str:
     """The table of figures with their 95 % intervals; failures and unusable rows are footnotes."""
-    names = {model: _text(name) for model, name in model_names(results).items()}
+    names = {model: _text(name) for model, name in model_names(groups).items()}
     rows = [["benchmark", "items", *names.values()], ["---", "--:", *["--:"] * len(names)]]
     notes: list[str] = []
-    for group in by_benchmark(results):
-        first, winner = group[0][0], best(group)
+    for group in groups:
+        first, winner = group.first, group.best
         cells = dict.fromkeys(names, NOT_RUN)
-        for result, items in group:
+        for result, items in group.results:
             figure = f"{shown(result.value, result.unit)} ({shown_interval(result)})"
             figure = f"**{figure}**" if result is winner else figure
             if note := _note(result, items):
                 notes.append(f"{names[key(result)]} on {_text(result.title)}: {note}")
                 figure += f" <sup>{len(notes)}</sup>"
             cells[key(result)] = figure
-        counts = sorted({result.items for result, _ in group})
+        counts = sorted({result.items for result, _ in group.results})
         rows.append(
             [f"{_text(first.title)} {arrow(first)}", "–".join(map(str, counts[:1] + counts[1:][-1:])), *cells.values()]
         )
@@ -52,13 +86,13 @@ def markdown(results: Sequence[Scored]) -> str:
     return "\n\n".join([_table(rows), legend, *(["\n".join(footnotes)] if footnotes else [])])
 
 
-def compared(results: Sequence[Scored]) -> str:
+def compared(groups: Sequence[Group]) -> str:
     """The paired differences, first model minus second, on the items that both answered."""
-    names = {model: _text(name) for model, name in model_names(results).items()}
+    names = {model: _text(name) for model, name in model_names(groups).items()}
     rows = [["benchmark", "first", "second", "difference (95 %)", "p", "items"],
             ["---", "---", "---", "--:", "--:", "--:"]]  # fmt: skip
-    for group in by_benchmark(results):
-        for first, second, difference in differences(group):
+    for group in groups:
+        for first, second, difference in group.differences:
             p = shown_p(difference.p)
             rows.append([f"{_text(first.title)} {arrow(first)}", names[key(first)], names[key(second)],
                          shown_difference(difference, first.unit),
@@ -71,31 +105,11 @@ def key(result: Result) -> tuple[str, str]:
     return result.model, result.fingerprint
 
 
-def model_names(results: Sequence[Scored]) -> dict[tuple[str, str], str]:
+def model_names(groups: Sequence[Group]) -> dict[tuple[str, str], str]:
     """A name for each model, in the order of columns; the fingerprint is told where a name is there twice."""
-    keys = sorted({key(result) for result, _ in results})
+    keys = sorted({key(result) for group in groups for result, _ in group.results})
     count = Counter(name for name, _ in keys)
     return {(name, mark): name if count[name] == 1 else f"{name} ({mark})" for name, mark in keys}
-
-
-def by_benchmark(results: Sequence[Scored]) -> list[list[Scored]]:
-    """The results of each benchmark together, kind by kind."""
-    ordered = sorted(results, key=lambda scored: (KINDS.index(scored[0].kind), scored[0].benchmark, key(scored[0])))
-    return [list(group) for _, group in groupby(ordered, key=lambda scored: scored[0].benchmark)]
-
-
-def differences(group: Sequence[Scored]) -> list[tuple[Result, Result, Difference]]:
-    """Each two models of one benchmark."""
-    return [(first, second, _compare(ours, theirs)) for (first, ours), (second, theirs) in combinations(group, 2)]
-
-
-def best(group: Sequence[Scored]) -> Result | None:
-    """The model that is better than all others of this benchmark, if chance does not explain its lead."""
-    known = [scored for scored in group if math.isfinite(scored[0].value)]
-    ranked = sorted(known, key=lambda scored: scored[0].value, reverse=not group[0][0].lower_is_better)
-    if len(ranked) < 2 or not _compare(ranked[0][1], ranked[1][1]).p < SIGNIFICANT:
-        return None
-    return ranked[0][0]
 
 
 def shown(value: float, unit: str) -> str:
@@ -123,10 +137,6 @@ def shown_p(p: float) -> str:
 def arrow(result: Result) -> str:
     """Which way is better."""
     return "↓" if result.lower_is_better else "↑"
-
-
-def _compare(ours: Sequence[Item], theirs: Sequence[Item]) -> Difference:
-    return compare([item.score for item in ours], [item.score for item in theirs])
 
 
 def _number(value: float, unit: str, sign: str = "") -> str:

@@ -1,6 +1,6 @@
 """Instruction tuning: conversations and tasks in, documents with loss on the assistant's words out (SPEC §8).
 
-    read = Reader(vocab, tokenizer.encode, cache, variants=1)
+    read = Reader(vocab, tokenizer.encode, cache, variants=range(2))
     speech = TaskSource(rows, Task("recognition", instructions("recognition"), answer="text"), read)
     talk = ConversationSource(conversations, read)
     LanguageObjective(llm, Mixture([speech, talk], [2, 1], capacity=1024), vocab)
@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from kimi_audio.data.cache import variant_key
+from kimi_audio.data.cache import CLEAN, variant_key
 from kimi_audio.errors import DataError
 from kimi_audio.messages import Message, messages_from
 from kimi_audio.prompt import Heard, Prompt, build_prompt
@@ -52,14 +52,13 @@ class Reader:
 
     Attributes:
         ears: hears recordings by their keys.
-        variants: how many augmented variants of each recording there are besides the clean one; each time a
-            recording is read one of them all is drawn.
+        variants: numbers of the variants of each recording, 0 the clean one; each time it is read one is drawn.
     """
 
     vocab: Vocabulary
     encode_text: Callable[[str], list[int]]
     ears: Ears
-    variants: int = 0
+    variants: range = CLEAN
 
     def prompt(self, messages: Sequence[Message], rng: np.random.Generator) -> Prompt:
         """A document with loss on what the assistant says."""
@@ -76,8 +75,8 @@ class Reader:
         )
 
     def listen(self, audio: str, rng: np.random.Generator) -> Heard:
-        """The recording or, as likely each, one of its variants."""
-        return self.ears.heard(variant_key(audio, int(rng.integers(self.variants + 1))))
+        """One of the variants of a recording, each as likely."""
+        return self.ears.heard(variant_key(audio, self.variants[rng.integers(len(self.variants))]))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from rich.progress import track
 from kimi_audio.audio.decode import load_audio
 from kimi_audio.checkpoint.layout import SEMANTIC_FOLDER, ModelParts
 from kimi_audio.data.augment import AugmentConfig, Augmenter, rng_of
-from kimi_audio.data.cache import HeardCache, fill, listener_hash, split_key, variant_key
+from kimi_audio.data.cache import CLEAN, HeardCache, fill, listener_hash, split_key, variant_key
 from kimi_audio.data.manifest import read_recordings
 from kimi_audio.prompt import Heard
 from kimi_audio.tokenizer.acoustic import AcousticEncoder
@@ -24,9 +24,15 @@ from kimi_audio.tokenizer.acoustic import AcousticEncoder
 
 @dataclass(frozen=True)
 class AugmentRecipe:
-    """Variants of every recording to listen to besides the clean one. Noises and rooms come from manifests."""
+    """Variants of every recording to listen to. Noises and rooms come from manifests.
+
+    Attributes:
+        clean: listen to the recording itself, too. Without, cached features are as varied at half the work, and an
+            encoder that knows the clean recordings by heart does not make them too easy.
+    """
 
     variants: int = 1
+    clean: bool = True
     noises: Path | None = None
     rooms: Path | None = None
     settings: AugmentConfig = field(default_factory=AugmentConfig)
@@ -50,14 +56,14 @@ class CachedEars:
             self.acoustic = deepcopy(parts.acoustic).bfloat16()
         self.cache = HeardCache(cache / _cache_name(model, self.acoustic))
         self.augmenter = augment.augmenter() if augment else None
-        self.variants = augment.variants if augment else 0
+        self.variants = range(0 if augment.clean else 1, 1 + augment.variants) if augment else CLEAN
 
     def heard(self, key: str) -> Heard:
         return self.cache.heard(key)
 
-    def hear(self, audios: Sequence[str], variants: int) -> None:
-        """Put recordings and so many variants of each into the cache."""
-        wanted = [variant_key(audio, n) for audio in dict.fromkeys(audios) for n in range(variants + 1)]
+    def hear(self, audios: Sequence[str], variants: range = CLEAN) -> None:
+        """Put these variants of recordings into the cache."""
+        wanted = [variant_key(audio, n) for audio in dict.fromkeys(audios) for n in variants]
         sounds = [(key, partial(self._samples, key)) for key in wanted if key not in self.cache]
         progress = track(sounds, "listening", console=Console(stderr=True), disable=not sounds)
         threads = torch.get_num_threads()
@@ -89,7 +95,7 @@ def _cache_name(model: Path, acoustic: AcousticEncoder | None) -> str:
 def codes_of(audios: Sequence[str], model: Path, parts: ModelParts, cache: Path) -> HeardCache:
     """The semantic codes of recordings, cached; for what only speaks, and needs no acoustic features."""
     ears = CachedEars(model, replace(parts, acoustic=None), cache, None, 0)
-    ears.hear(audios, variants=0)
+    ears.hear(audios)
     return ears.cache
 
 
@@ -102,7 +108,7 @@ class LiveEars(CachedEars):
     def __init__(self, model: Path, parts: ModelParts, cache: Path, augment: AugmentRecipe | None, seed: int,
                  bfloat16: bool = False) -> None:
         super().__init__(model, replace(parts, acoustic=None), cache, augment, seed, bfloat16)
-        self.variants = 2**31 - 2 if self.augmenter else 0
+        self.variants = range(2**31 - 1) if self.augmenter else CLEAN
 
     def heard(self, key: str) -> Heard:
         audio, _ = split_key(key)
@@ -110,5 +116,5 @@ class LiveEars(CachedEars):
         samples = np.pad(samples[: len(clean)], (0, max(0, len(clean) - len(samples))))
         return Heard(self.cache.heard(audio).codes, torch.from_numpy(samples))
 
-    def hear(self, audios: Sequence[str], variants: int) -> None:
-        super().hear(audios, variants=0)
+    def hear(self, audios: Sequence[str], variants: range = CLEAN) -> None:
+        super().hear(audios)

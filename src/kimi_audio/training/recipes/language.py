@@ -12,6 +12,7 @@ import numpy as np
 
 from kimi_audio.checkpoint.layout import ModelParts, load_parts, save_parts
 from kimi_audio.checkpoint.small import add_audio_branch
+from kimi_audio.data.cache import CLEAN
 from kimi_audio.data.manifest import read_conversations, read_recordings, sounds_of
 from kimi_audio.errors import ConfigError, DataError
 from kimi_audio.prompt import Prompt
@@ -122,7 +123,7 @@ class SftRecipe(LanguageRecipe):
         for data in self.data:
             sources.append(_sft_source(data, data.manifest, ears, read))
             if data.dev is not None:
-                source = _sft_source(data, data.dev, ears, replace(read, variants=0))
+                source = _sft_source(data, data.dev, ears, replace(read, variants=CLEAN))
                 dev[data.task or data.manifest.stem] = _first(source, data.dev_items)
         mixture = Mixture(sources, [data.weight for data in self.data], self.capacity, self.train.seed)
         return self.objective(parts, vocab, mixture, dev)
@@ -198,8 +199,8 @@ def _sft_source(data: DataRecipe, manifest: Path, ears: CachedEars, read: Reader
     rows = read_recordings(manifest, needs=[data.answer])
     wordings = instructions(data.task) if data.instructions is None else _lines(data.instructions)
     if data.task == SAY:
-        ears.hear([row["audio"] for row in rows], variants=0)
-        return SaySource(rows, wordings, replace(read, variants=0))
+        ears.hear([row["audio"] for row in rows])
+        return SaySource(rows, wordings, replace(read, variants=CLEAN))
     spoken: dict[str, list[str]] = {}
     for row in read_recordings(data.spoken, needs=["text"]) if data.spoken else []:
         spoken.setdefault(row["text"], []).append(row["audio"])

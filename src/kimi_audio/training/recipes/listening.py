@@ -87,7 +87,7 @@ class AdaptorRecipe:
             if self.augment:
                 raise ConfigError("augment is for an encoder in training; with `encoder: 0` sounds are heard clean.")
             ears = CachedEars(self.model, parts, self.cache, None, self.train.seed, self.train.autocast_bf16)
-            ears.hear([row["audio"] for row in store.rows], variants=0)
+            ears.hear([row["audio"] for row in store.rows])
             heard = ears.heard
         return AdaptorObjective(
             parts,
