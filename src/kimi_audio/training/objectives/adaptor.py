@@ -13,16 +13,13 @@ embeddings of all labels' names.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import jiwer
 import numpy as np
-import tiktoken
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -34,46 +31,17 @@ from kimi_audio.data.waveforms import WaveformStore
 from kimi_audio.errors import DataError
 from kimi_audio.llm.model import Adaptor
 from kimi_audio.prompt import Heard
-from kimi_audio.text import QWEN_SPLIT, TextTokenizer
 from kimi_audio.tokenizer.acoustic import SEGMENT_SAMPLES, AcousticEncoder, num_tokens
+from kimi_audio.training.ctc import LETTERS, Spelling, ctc_loss, letter_classes, positions_needed
 from kimi_audio.training.length_batches import length_batches
 from kimi_audio.training.objective import Objective, ParameterGroup, groups_by_prefix
 from kimi_audio.training.objectives.language import hide_spans
 
-MIN_COUNT = 30
-"""Tokens that the transcripts use less often are spelt with shorter ones: CTC learns little of what it rarely sees."""
-
-LETTERS = " abcdefghijklmnopqrstuvwxyz'"
 LETTERS_WEIGHT = 0.3
 FRAMES_MULTIPLE = 64
 """Batches are padded to a multiple of so many encoder frames."""
 
 Row = Mapping[str, Any]
-
-
-class Spelling:
-    """BPE restricted to tokens that the transcripts use often.
-
-    Class 0 is CTC's blank, class c > 0 stands for text id `ids[c - 1]`.
-    """
-
-    def __init__(self, tokenizer: TextTokenizer, texts: Sequence[str]) -> None:
-        counts = Counter(token for text in texts for token in tokenizer.encode(" " + text))
-        ranks = {token: rank for token, rank in tokenizer.ranks.items() if counts[rank] >= MIN_COUNT or len(token) == 1}
-        self._bpe = tiktoken.Encoding("spelling", pat_str=QWEN_SPLIT, mergeable_ranks=ranks, special_tokens={})
-        self.ids = sorted({token for text in texts for token in self._bpe.encode_ordinary(" " + text)})
-        self._class_of = {token: number for number, token in enumerate(self.ids, start=1)}
-
-    def encode(self, text: str) -> list[int]:
-        """Classes of a text; tokens that the transcripts never used are left out."""
-        tokens = self._bpe.encode_ordinary(" " + text)
-        return [self._class_of[token] for token in tokens if token in self._class_of]
-
-    def decode(self, classes: Sequence[int]) -> str:
-        """Text of CTC's best path: repeats merged, blanks dropped."""
-        path = np.array([0, *classes])
-        kept = path[1:][(path[1:] != path[:-1]) & (path[1:] > 0)]
-        return self._bpe.decode([self.ids[c - 1] for c in kept]).strip()
 
 
 class Readout(nn.Module):
@@ -152,14 +120,14 @@ class AdaptorObjective(Objective):
         )
         self.model.requires_grad_(True)
         self.targets = [self.spelling.encode(row.get("text") or "") for row in store.rows]
-        self.letters = [_letters(row.get("text") or "") for row in store.rows]
+        self.letters = [letter_classes(row.get("text") or "") for row in store.rows]
         self.usable = [n for n, row in enumerate(store.rows) if self._teaches(n, row)]
         if not self.usable:
             raise DataError("no recording has a label, or a transcript that fits into its length.")
 
     def _teaches(self, number: int, row: Row) -> bool:
         """Whether there is a transcript that fits, or a label."""
-        return bool(row.get("label") or self.targets[number]) and _positions(self.targets[number]) <= self._room(number)
+        return bool(row.get("label") or self.targets[number]) and positions_needed(self.targets[number]) <= self._room(number)
 
     def _room(self, number: int) -> float:
         """Positions of a recording, as fast as augmentation may make it."""
@@ -211,10 +179,10 @@ class AdaptorObjective(Objective):
         losses: dict[str, Tensor] = {}
         if spoken := [n for n, target in enumerate(batch.targets) if target]:
             tokens = [self.readout.tokens(heard[n]) for n in spoken]
-            losses["ctc_loss"] = _ctc(tokens, [batch.targets[n] for n in spoken])
+            losses["ctc_loss"] = ctc_loss(tokens, [batch.targets[n] for n in spoken])
             if not self.heard:
                 frames = [self.readout.letters(features[n]) for n in spoken]
-                losses["letters_loss"] = LETTERS_WEIGHT * _ctc(frames, [batch.letters[n] for n in spoken])
+                losses["letters_loss"] = LETTERS_WEIGHT * ctc_loss(frames, [batch.letters[n] for n in spoken])
         if labelled := [(z_TD, label) for z_TD, label in zip(heard, batch.labels, strict=True) if label is not None]:
             logits_BC = torch.stack([self.readout.label(z_TD) for z_TD, _ in labelled])
             losses["label_loss"] = F.cross_entropy(logits_BC, logits_BC.new_tensor([n for _, n in labelled]).long())
@@ -252,20 +220,3 @@ class AdaptorObjective(Objective):
             norm.weight.mul_(scale)
             norm.bias.mul_(scale)
         save_parts(folder, self.parts)
-
-
-def _ctc(log_probs: Sequence[Tensor], targets: Sequence[Sequence[int]]) -> Tensor:
-    """Mean over the recordings of connectionist temporal classification per class; log_probs: (T, C) of each."""
-    lengths = torch.tensor([len(log_probs_TC) for log_probs_TC in log_probs])
-    classes, sizes = torch.tensor([c for target in targets for c in target]), torch.tensor([*map(len, targets)])
-    return F.ctc_loss(nn.utils.rnn.pad_sequence([*log_probs]), classes, lengths, sizes, zero_infinity=True)
-
-
-def _letters(text: str) -> list[int]:
-    """Classes of a text's letters; 0 is CTC's blank."""
-    return [1 + LETTERS.index(letter) for letter in text.lower() if letter in LETTERS]
-
-
-def _positions(target: Sequence[int]) -> int:
-    """Least number of positions that CTC needs for a target: equal neighbours want a blank between them."""
-    return len(target) + sum(a == b for a, b in pairwise(target))

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kimi_audio.text import TextTokenizer
-from kimi_audio.training.objectives.adaptor import LETTERS, MIN_COUNT, Spelling, _letters, _positions
+from kimi_audio.training.ctc import LETTERS, MIN_COUNT, Spelling, letter_classes, positions_needed
 
 RANKS = {bytes([byte]): byte for byte in range(256)} | {b" c": 256, b" ca": 257, b" cat": 258, b" d": 259, b" do": 260}
 TEXTS = ["cat"] * MIN_COUNT + ["dog"] * (MIN_COUNT - 1)
@@ -33,8 +33,8 @@ def test_blanks_and_repeats_are_dropped(words, blanks):
 
 
 def test_equal_neighbours_need_a_blank_between_them():
-    assert _positions([1, 2, 2, 3]) == 5
+    assert positions_needed([1, 2, 2, 3]) == 5
 
 
 def test_letters_are_those_of_the_text():
-    assert "".join(LETTERS[c - 1] for c in _letters("It's Me, again!")) == "it's me again"
+    assert "".join(LETTERS[c - 1] for c in letter_classes("It's Me, again!")) == "it's me again"
