@@ -13,7 +13,7 @@ embeddings of all labels' names.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,7 +127,8 @@ class AdaptorObjective(Objective):
 
     def _teaches(self, number: int, row: Row) -> bool:
         """Whether there is a transcript that fits, or a label."""
-        return bool(row.get("label") or self.targets[number]) and positions_needed(self.targets[number]) <= self._room(number)
+        fits = positions_needed(self.targets[number]) <= self._room(number)
+        return fits and bool(row.get("label") or self.targets[number])
 
     def _room(self, number: int) -> float:
         """Positions of a recording, as fast as augmentation may make it."""
