@@ -50,7 +50,8 @@ class WaveformStore:
                 except AudioError as error:
                     row |= {"skipped": str(error)}
                 else:
-                    row |= dict(zip(("offset", "length"), place[audio], strict=True))
+                    offset, length = place[audio]
+                    row |= {"offset": offset, "length": length}
                 places.write(json.dumps(row, ensure_ascii=False) + "\n")
                 places.flush()
         return cls(folder)

@@ -59,7 +59,7 @@ class AcousticEncoder(nn.Module):
             log_mels: from `log_mel`.
             tokens: T = `num_tokens(L)` of each.
             multiple: the batch is padded to a multiple of so many frames of 20 ms. A CPU prepares its kernels anew for
-                every length that it meets, which takes a quarter of the time in training.
+                every length that it meets.
         """
         frames, heard, mask = FRAMES_PER_TOKEN * max(tokens), None, None
         longest = max(log_mel.shape[1] for log_mel in log_mels)

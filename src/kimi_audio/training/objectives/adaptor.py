@@ -38,6 +38,8 @@ from kimi_audio.training.objective import Objective, ParameterGroup, groups_by_p
 from kimi_audio.training.objectives.language import hide_spans
 
 LETTERS_WEIGHT = 0.3
+"""Of the letters' loss beside that of the tokens."""
+
 FRAMES_MULTIPLE = 64
 """Batches are padded to a multiple of so many encoder frames."""
 
