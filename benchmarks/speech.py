@@ -2,12 +2,12 @@
 
     python benchmarks/speech.py                                       # ours, random weights of a middle size
     python benchmarks/speech.py --official CHECKOUT -o benchmarks/results/speech.jsonl
-    python benchmarks/speech.py --choices --model MODEL               # latency and quality by chunk, look-ahead, steps
+    python benchmarks/speech.py --choices a.wav b.wav --model MODEL   # latency and quality by chunk, look-ahead, steps
 
 Figures are seconds of work per second of speech (real-time factors), medians over rounds in which the systems take
-turns. `--choices` compares each way to stream with the slowest and finest one at the same noise: mean absolute
-difference of the log-mels (nats), and how long the first sound takes once its codes are there, and how many codes that
-is. `--official` wants a checkout with `kimia_infer/`; neither flash-attn nor a GPU is needed.
+turns. `--choices` says the codes of recordings in each way to stream, and compares with all codes at once in 29 steps
+from the same noise: mean absolute difference of the log-mels (nats); how much more the spectrum jumps where chunks meet
+than elsewhere; how long the first sound takes once its codes are there, and how many codes that is. `--official` wants a checkout with `kimia_infer/`; neither flash-attn nor a GPU is needed.
 """
 
 import argparse
@@ -19,18 +19,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from machine import report
 from official_speech import load_official
 from torch import Tensor
 
+from kimi_audio.audio.decode import load_audio
 from kimi_audio.checkpoint.files import write_json
 from kimi_audio.checkpoint.layout import load_parts
 from kimi_audio.detokenizer.flow import FlowConfig, FlowTransformer, euler, solve
 from kimi_audio.detokenizer.streaming import FRAMES_PER_CODE, Detokenizer, StreamConfig
 from kimi_audio.detokenizer.vocoder import BigVGAN, VocoderConfig, unfolded
-from kimi_audio.training.objectives.flow import log_mel
+from kimi_audio.evaluation.speech import spectral_jumps
+from kimi_audio.training.objectives.flow import CODES_PER_SECOND, log_mel
 
 CODES, CHUNK, LOOK_AHEAD, STEPS = 1024, 30, 12, 29
 FLOW = FlowConfig(80, CODES, hidden_size=512, depth=8, num_heads=8, mel_mean=-4.479605, mel_std=3.4584913)
@@ -123,21 +126,30 @@ def beside_official(checkout: Path | None, seconds: float, rounds: int) -> list[
         return rows + measure({"flow": flow}, flow_1TM.shape[1] / 50, rounds)
 
 
-def choices(detokenizer: Detokenizer, codes: list[int], rounds: int) -> list[dict[str, Any]]:
-    """Latency and distance of each way to stream."""
+class Noise:
+    """The same noise for each frame of an utterance, however it is cut; frames only looked at get it again later."""
 
-    def noise(frames: int, bins: int) -> Tensor:
-        # Each frame's noise depends on nothing but the place of its chunk, as far as chunks allow.
-        return torch.randn(frames, bins, generator=torch.Generator().manual_seed(frames))
+    def __init__(self, noise_TM: Tensor, look_ahead: int) -> None:
+        self.noise_TM, self.look_ahead, self.start = noise_TM, FRAMES_PER_CODE * look_ahead, 0
+
+    def __call__(self, frames: int, bins: int) -> Tensor:
+        drawn = self.noise_TM[self.start : self.start + frames]
+        self.start += frames - self.look_ahead
+        return drawn
+
+
+def choices(detokenizer: Detokenizer, utterances: list[list[int]], rounds: int) -> list[dict[str, Any]]:
+    """Latency and distance of each way to stream."""
 
     def mel(samples_L: Tensor) -> Tensor:
         return log_mel(samples_L[None], detokenizer.vocoder.config)[0]
 
+    config, noises, targets = detokenizer.flow.config, [], []
     with torch.inference_mode():
-        noise_1TM = torch.randn(1, FRAMES_PER_CODE * len(codes), detokenizer.flow.config.input_size)
-        finest = solve(detokenizer.flow, noise_1TM, torch.tensor(codes)[None], euler(STEPS))
-        config = detokenizer.flow.config
-        target = mel(detokenizer.vocoder(finest * config.mel_std + config.mel_mean)[0])
+        for codes in utterances:
+            noises.append(torch.randn(FRAMES_PER_CODE * len(codes), config.input_size))
+            finest = solve(detokenizer.flow, noises[-1][None], torch.tensor(codes)[None], euler(STEPS))
+            targets.append(mel(detokenizer.vocoder(finest * config.mel_std + config.mel_mean)[0]))
     rows = []
     for chunk, look_ahead, steps in CHOICES:
         stream_config = replace(
@@ -147,16 +159,19 @@ def choices(detokenizer: Detokenizer, codes: list[int], rounds: int) -> list[dic
             look_ahead_codes=look_ahead,
             schedule=euler(steps),
         )
-        first, whole = [], []
-        samples = torch.zeros(0)
-        for _ in range(rounds):
-            stream = detokenizer.stream(noise, stream_config)
+        first, whole, distances, jumps = [], [], [], []
+        for codes, noise, target in zip(utterances * rounds, noises * rounds, targets * rounds, strict=True):
+            stream = detokenizer.stream(Noise(noise, look_ahead), stream_config)
             started = time.perf_counter()
             parts = [stream.push(codes[: chunk + 1])]
             first.append(time.perf_counter() - started)
-            parts += [stream.push(codes[chunk + 1 :]), stream.flush()]
-            whole.append(time.perf_counter() - started)
+            parts += [stream.push([code]) for code in codes[chunk + 1 :]]
+            parts.append(stream.flush())
+            whole.append((time.perf_counter() - started) * CODES_PER_SECOND / len(codes))
             samples = torch.cat(parts)
+            distances.append(float((mel(samples) - target).abs().mean()))
+            joins = np.cumsum([len(part) for part in parts if len(part)])[:-1]
+            jumps += spectral_jumps(samples.numpy(), detokenizer.sample_rate, joins.tolist()).tolist()
         rows.append(
             {
                 "benchmark": "speech choices",
@@ -165,8 +180,9 @@ def choices(detokenizer: Detokenizer, codes: list[int], rounds: int) -> list[dic
                 "steps": steps,
                 "codes_until_first_sound": chunk + 1,
                 "first_sound_seconds": round(statistics.median(first), 3),
-                "rtf": round(statistics.median(whole) / (len(codes) / 12.5), 3),
-                "mel_distance_to_whole": round(float((mel(samples) - target).abs().mean()), 3),
+                "rtf": round(statistics.median(whole), 3),
+                "mel_distance_to_whole": round(statistics.mean(distances), 3),
+                "jump_at_joins": round(float(np.nanmean(jumps)), 3),
             }
         )
     return rows
@@ -175,20 +191,20 @@ def choices(detokenizer: Detokenizer, codes: list[int], rounds: int) -> list[dic
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--official", type=Path, help="checkout of the official code")
-    parser.add_argument("--choices", action="store_true", help="compare ways to stream")
+    parser.add_argument("--choices", nargs="+", metavar="SOUND", help="compare ways to stream on these recordings")
     parser.add_argument("--model", help="whose detokenizer --choices uses; the bundled model's if not given")
-    parser.add_argument("--seconds", type=float, default=9.6, help="of speech")
+    parser.add_argument("--seconds", type=float, default=9.6, help="of speech, in the comparison with the official code")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("-o", "--output", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.choices:
-        detokenizer = load_parts(args.model).detokenizer
-        if detokenizer is None:
+        parts = load_parts(args.model)
+        if parts.detokenizer is None:
             raise SystemExit("this model has no detokenizer")
-        codes = torch.randint(detokenizer.flow.config.semantic_vocab_size, (round(12.5 * args.seconds),)).tolist()
-        rows = choices(detokenizer, codes, args.rounds)
+        codes = [found.tolist() for found in parts.semantic.encode([load_audio(sound) for sound in args.choices])]
+        rows = choices(parts.detokenizer, codes, args.rounds)
     else:
         rows = beside_official(args.official, args.seconds, args.rounds)
     report([{**row, "threads": args.threads} for row in rows], args.output)

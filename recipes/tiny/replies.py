@@ -6,7 +6,7 @@
 QUESTIONS are manifests of conversations, spoken (`questions.train.jsonl`) or written. `lines` gives each different
 answer and some sentences to the voice of the assistant, a line each (`name <TAB> voice <TAB> speed <TAB> text`), for a
 synthesiser. `manifests` writes `talk` (conversations whose answers are written and spoken) and `say` (texts to read
-aloud: synthetic ones and the recordings of READ), both as `.train.jsonl` and `.dev.jsonl`.
+aloud: the same answers and sentences, and the recordings of READ), both as `.train.jsonl` and `.dev.jsonl`.
 """
 
 import argparse
@@ -36,12 +36,18 @@ def answers(paths: list[Path]) -> Iterator[tuple[dict[str, Any], str]]:
                 yield row, text
 
 
+def as_written(text: str, rng: random.Random) -> str:
+    """Half of the lower-case sentences get a capital and a full stop: users write both ways."""
+    return text[0].upper() + text[1:] + "." if rng.random() < 0.5 else text
+
+
 def lines(args: argparse.Namespace) -> None:
     rng = random.Random(args.seed)
     texts = dict.fromkeys(text for _, text in answers(args.conversations))
     sentences = [line.rsplit("\t", 1)[-1].lower() for line in args.texts.read_text().splitlines()] if args.texts else []
     fitting = [sentence for sentence in sentences if len(sentence) <= MAX_CHARACTERS]
-    for text in [*texts, *rng.sample(fitting, min(args.sentences, len(fitting)))]:
+    drawn = [as_written(text, rng) for text in rng.sample(fitting, min(args.sentences, len(fitting)))]
+    for text in [*texts, *drawn]:
         print(name_of(text), args.voice, round(rng.uniform(0.95, 1.05), 2), text, sep="\t")
 
 
@@ -52,17 +58,14 @@ def manifests(args: argparse.Namespace) -> None:
         audio = args.wavs / f"{name}.wav"
         if audio.exists() and (duration := soundfile.info(audio).duration) <= MAX_SECONDS:
             spoken[text] = {"audio": str(audio.resolve()), "duration": round(duration, 3), "text": text}
-    talk, said = [], set()
+    talk = []
     for row, text in answers(args.questions):
         if text in spoken:
             answer = {"role": "assistant", "message_type": "audio-text", "content": [spoken[text]["audio"], text]}
             talk.append({"messages": [*row["messages"][:-1], answer]})
-            said.add(text)
     read = [json.loads(line) for path in args.read for line in path.read_text(encoding="utf-8").splitlines()]
-    aloud = [row for text, row in spoken.items() if text not in said]
-    aloud += [
-        {name: row[name] for name in ("audio", "duration", "text")} for row in read if row["duration"] <= MAX_SECONDS
-    ]
+    aloud = [{name: row[name] for name in ("audio", "duration", "text")} for row in [*spoken.values(), *read]]
+    aloud = [row for row in aloud if row["duration"] <= MAX_SECONDS]
     for kind, rows in (("talk", talk), ("say", aloud)):
         for split, chosen in (("dev", rows[::50]), ("train", [row for n, row in enumerate(rows) if n % 50])):
             path = args.out / f"{kind}.{split}.jsonl"

@@ -17,7 +17,7 @@ from kimi_audio.checkpoint.layout import Part, Storage, load_parts, quantisation
 from kimi_audio.checkpoint.loading import tensors_of
 from kimi_audio.checkpoint.quantise import quality_loss
 
-STORAGE = Storage(llm=8, gate_up=4, embedding=8, acoustic=8, semantic=8, floats=torch.float16)
+STORAGE = Storage(llm=8, gate_up=4, embedding=8, acoustic=8, semantic=8, flow=8, floats=torch.float16)
 HABITS = {"history_text_eos": True, "transcribe_instruction": "Please transcribe the following audio:",
           "max_segment_seconds": 16.0}  # fmt: skip
 

@@ -83,14 +83,15 @@ def test_an_audio_branch_is_added_without_a_change_to_the_text(sources, tmp_path
     build_small(llm, whisper, tmp_path / "listens", vocab_size=290, texts=TEXTS)
     parts = load_parts(tmp_path / "listens")
     listens = parts.llm
-    speaks = parts.llm = add_audio_branch(listens, layers=2)
+    speaks = parts.llm = add_audio_branch(listens, layers=2, after=1)
     ids = torch.tensor([[3, 7, 9]])
     with torch.inference_mode():
         before, after = listens(ids, ids), speaks(ids, ids)
     assert torch.equal(before.text_logits, after.text_logits) and before.audio_logits is None
-    # The fork is after the layer three quarters up, and copies of the last layers follow: the trunk's own way on.
     assert after.audio_logits is not None and after.audio_logits.shape == after.text_logits.shape
+    # The trunk's own way on is copied, and nothing below the first special id can be written.
+    assert torch.equal(speaks.model.mimo_layers[0].mlp.up_proj.weight, speaks.model.layers[2].mlp.up_proj.weight)
+    assert after.audio_logits[..., :290].isneginf().all() and after.audio_logits[..., 290:].isfinite().all()
     save_parts(tmp_path / "speaks", parts)
     again = load_parts(tmp_path / "speaks").llm
-    assert again.mimo_output.weight is again.model.embed_tokens.weight
     assert torch.equal(again(ids, ids).audio_logits, after.audio_logits)

@@ -11,6 +11,7 @@ from kimi_audio.checkpoint.files import write_json
 from kimi_audio.checkpoint.info import describe
 from kimi_audio.checkpoint.layout import Storage, load_parts, save_parts
 from kimi_audio.checkpoint.speaking import load_detokenizer
+from kimi_audio.detokenizer.streaming import StreamConfig
 from kimi_audio.detokenizer.vocoder import unfolded
 from kimi_audio.errors import CheckpointError
 from kimi_audio.model import KimiAudio
@@ -43,7 +44,7 @@ def write_official(folder: Path, model: KimiAudio) -> Path:
 
 
 def test_official_files_sound_the_same(model: KimiAudio, tmp_path: Path) -> None:
-    loaded = load_detokenizer(write_official(tmp_path, model), config=model.detokenizer.config)
+    loaded = load_detokenizer(write_official(tmp_path, model), model.detokenizer.config)
     assert torch.allclose(sound(loaded), sound(model.detokenizer), atol=1e-6)
 
 
@@ -52,7 +53,7 @@ def test_files_of_both_kinds_are_mapped_or_read(legacy: bool, model: KimiAudio, 
     folder = write_official(tmp_path, model)
     path = folder / "vocoder" / "model.pt"
     torch.save(torch.load(path), path, _use_new_zipfile_serialization=not legacy)
-    assert load_detokenizer(folder) is not None
+    assert load_detokenizer(folder, StreamConfig()) is not None
 
 
 def test_a_saved_model_speaks_the_same(model: KimiAudio, tmp_path: Path) -> None:
@@ -137,4 +138,4 @@ def test_faults_get_one_sentence(what: str, sentence: str, model: KimiAudio, tmp
     folder = write_official(tmp_path, model)
     broken(folder, what)
     with pytest.raises(CheckpointError, match=sentence):
-        load_detokenizer(folder)
+        load_detokenizer(folder, StreamConfig())

@@ -66,7 +66,7 @@ def test_conversations(manifest, tmp_path):
     assert [len(conversation) for conversation in conversations] == [1, 2]
     assert conversations[1][0].content == str(tmp_path / "a.wav")
     assert conversations[1][1].content == (str(tmp_path / "a.wav"), "hello")
-    assert sounds_of(conversations) == [str(tmp_path / "a.wav")]
+    assert sounds_of(conversations) == ([str(tmp_path / "a.wav")], [str(tmp_path / "a.wav")])
     with pytest.raises(DataError, match=r"m\.jsonl:1: messages\[0\]: message role is 'robot'"):
         read_conversations(manifest({"messages": [{**say, "role": "robot"}]}))
     with pytest.raises(DataError, match=r"m\.jsonl:1: the sound file .* does not exist"):

@@ -33,7 +33,7 @@ def test_discarded_draw_uses_the_same_random_numbers(top_k: int) -> None:
     sampling = StreamSampling(0.8, top_k, 1.0, 16)
     drawing, discarding = torch.Generator().manual_seed(5), torch.Generator().manual_seed(5)
     draw(torch.randn(1, 300), sampling, drawing)
-    discard_draw(torch.zeros(1, 300), sampling, discarding)
+    discard_draw((1, 300), sampling, torch.device("cpu"), discarding)
     assert torch.equal(drawing.get_state(), discarding.get_state())
 
 

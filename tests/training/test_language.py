@@ -51,12 +51,18 @@ def test_loss_equals_the_masked_loss_over_all_positions(llm, vocab, source, make
 
 
 def test_regularisation_changes_the_input_and_never_the_labels(vocab, make_prompt):
-    row = PackedRow.of([make_prompt(20, 200, 0, 1), make_prompt(30, 100, 0, 2)])
-    changed = regularise(row, Regularisation(0.0, 0.2, 0.3), vocab, np.random.default_rng(0))
-    assert torch.equal(changed.text_labels, row.text_labels) and torch.equal(changed.audio_ids, row.audio_ids)
-    different = (changed.text_ids != row.text_ids).nonzero()[:, 0]
-    assert set(different.tolist()) <= set((row.text_at + 1).tolist())
-    assert len(different) / len(row.text_at) == pytest.approx(0.2, abs=0.06)
+    row = PackedRow.of([make_prompt(20, 200, 150, 1), make_prompt(30, 100, 150, 2)])
+    settings = Regularisation(corrupt_text=0.2, corrupt_codes=0.2, mask_features=0.3)
+    changed = regularise(row, settings, vocab, np.random.default_rng(0))
+    assert torch.equal(changed.text_labels, row.text_labels) and torch.equal(changed.audio_labels, row.audio_labels)
+    for ids, before, targets in (
+        (changed.text_ids, row.text_ids, row.text_at + 1),
+        (changed.audio_ids, row.audio_ids, row.audio_at + 1),
+    ):
+        different = (ids != before).nonzero()[:, 0]
+        assert set(different.tolist()) <= set(targets.tolist())
+        assert len(different) / len(targets) == pytest.approx(0.2, abs=0.06)
+    assert (changed.audio_ids[row.audio_at + 1] >= vocab.token_offset).all()
     hidden = torch.cat([feature[0].abs().sum(-1) == 0 for feature in changed.features])
     assert 0.1 < hidden.float().mean() < 0.5
     assert all((feature[0].abs().sum(-1) > 0).all() for feature in row.features)
@@ -66,7 +72,7 @@ def test_regularisation_changes_the_input_and_never_the_labels(vocab, make_promp
 
 def test_batches_are_the_same_from_any_start(llm, vocab, source):
     objective = LanguageObjective(
-        llm, Mixture([source], [1], 32, seed=5), vocab, regularisation=Regularisation(0.0, 0.3, 0.3)
+        llm, Mixture([source], [1], 32, seed=5), vocab, regularisation=Regularisation(corrupt_text=0.3, mask_features=0.3)
     )
     batches, later = objective.batches(0), objective.batches(4)
     for _ in range(4):
@@ -124,6 +130,21 @@ def test_a_row_without_audio_targets_skips_the_audio_branch(llm, vocab, source, 
     loss, metrics = objective.loss(row)
     loss.backward()
     assert "audio_loss" not in metrics and llm.mimo_output.weight.grad is None
+
+
+def test_without_text_loss_the_audio_branch_learns_as_with_it(llm, vocab, source):
+    """The trunk above the fork is not even run: its gradient stays None."""
+    objective = LanguageObjective(llm, Mixture([source], [1], 32), vocab, text_loss=False)
+    row = next(objective.batches(0))
+    loss, metrics = objective.loss(row)
+    loss.backward()
+    assert "text_loss" not in metrics and loss.item() == metrics["audio_loss"]
+    assert llm.model.layers[-1].mlp.up_proj.weight.grad is None
+    alone = llm.model.mimo_layers[0].mlp.up_proj.weight.grad
+    assert alone is not None
+    llm.zero_grad()
+    _, both = LanguageObjective(llm, Mixture([source], [1], 32), vocab).loss(row)
+    assert both["audio_loss"] == metrics["audio_loss"] and "text_loss" in both
 
 
 def test_speech_to_learn_needs_an_audio_branch(llm, vocab, source, make_prompt):

@@ -59,10 +59,21 @@ def test_one_backward_pass_is_both_sides_of_the_game(store):
 
 def test_at_first_only_the_mel_counts(store):
     game = objective(store, adversary_after=3)
-    flags = [has_adversary for _, has_adversary in islice(game.batches(0), 5)]
-    assert flags == [False, False, False, True, True]
+    numbers = [len(judges) for _, judges in islice(game.batches(0), 5)]
+    assert numbers == [0, 0, 0, 8, 8]
     game.loss(next(game.batches(0)))[0].backward()
     assert not gradients(game.discriminators) and gradients(game.vocoder)
+
+
+def test_few_discriminators_a_batch_are_all_of_them_in_time(store):
+    game = objective(store, judges=2)
+    drawn = [judges for _, judges in islice(game.batches(0), 40)]
+    assert {len(judges) for judges in drawn} == {2} and {judge for judges in drawn for judge in judges} == set(range(8))
+    samples_BL, judges = next(game.batches(0))
+    loss, metrics = game.loss((samples_BL, judges))
+    loss.backward()
+    moved = {number for number, judge in enumerate(game.discriminators.parts) if gradients(judge)}
+    assert moved == set(judges) and metrics["adversarial_loss"] > 0
 
 
 def test_batches_depend_on_their_number_alone(store):

@@ -24,8 +24,8 @@ from kimi_audio.checkpoint.kernels import quantisable
 from kimi_audio.checkpoint.loading import Precision, load_module, precision, tensors_of
 from kimi_audio.checkpoint.quantise import GROUP, SCALE_SUFFIX, Bits, quantise_tensors
 from kimi_audio.checkpoint.speaking import load_detokenizer, write_detokenizer
-from kimi_audio.detokenizer.streaming import Detokenizer
-from kimi_audio.errors import CheckpointError
+from kimi_audio.detokenizer.streaming import Detokenizer, StreamConfig
+from kimi_audio.errors import CheckpointError, ConfigError
 from kimi_audio.llm.config import KimiAudioConfig
 from kimi_audio.llm.model import AudioLLM
 from kimi_audio.text import TextTokenizer
@@ -93,15 +93,25 @@ def load_parts(
     semantic_folder = folder / SEMANTIC_FOLDER
     if not semantic_folder.is_dir():
         semantic_folder = fetch(SEMANTIC_ID, ["config.json", "preprocessor_config.json", "model.safetensors"])
-    generation = folder / "generation_config.json"
+    path = folder / "generation_config.json"
+    generation = read_json(path) if path.exists() else {}
+    speech = _speech(generation, path) if with_detokenizer else None
     return ModelParts(
         llm,
         acoustic,
         load_semantic(semantic_folder, dtype=precision(encoders).dtype, device=device),
         TextTokenizer.from_file(folder / "tiktoken.model"),
-        read_json(generation) if generation.exists() else {},
-        load_detokenizer(folder, dtype=precision(encoders).dtype, device=device) if with_detokenizer else None,
+        generation,
+        load_detokenizer(folder, speech, dtype=precision(encoders).dtype, device=device) if speech else None,
     )
+
+
+def _speech(generation: dict[str, Any], path: Path) -> StreamConfig:
+    """How the model speaks by default."""
+    try:
+        return StreamConfig.from_dict(generation.get("speech", {}))
+    except (TypeError, ConfigError) as error:
+        raise CheckpointError(f"{path}: speech: {error}.") from error
 
 
 def load_llm(

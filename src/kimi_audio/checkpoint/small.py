@@ -27,7 +27,7 @@ from kimi_audio.checkpoint.layout import (
     write_encoder,
 )
 from kimi_audio.checkpoint.vocabulary import MISSING, SourceVocabulary, choose_tokens, read_vocabulary, write_tiktoken
-from kimi_audio.errors import CheckpointError
+from kimi_audio.errors import CheckpointError, ConfigError
 from kimi_audio.llm.model import AudioLLM
 from kimi_audio.tokenizer.semantic import SemanticTokenizerConfig
 from kimi_audio.vocab import Vocabulary
@@ -141,7 +141,7 @@ def embedding_rows(
 
 
 def new_parts(config: dict[str, Any], state: dict[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-    """What the source LLM lacks: the adaptor, and the audio branch as a copy of the trunk's last layers.
+    """What the source LLM lacks: the adaptor, and the audio branch as a copy of the trunk's own way on.
 
     The adaptor's LayerNorm starts at the spread of the embeddings, so that features enter at their scale.
     """
@@ -164,31 +164,43 @@ def new_parts(config: dict[str, Any], state: dict[str, Tensor], generator: torch
 
 
 def audio_branch(config: dict[str, Any], state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The `kimia_mimo_layers` layers of the audio branch as copies of the trunk's last ones; its norm and head."""
-    n_mimo = config["kimia_mimo_layers"]
+    """The layers of the audio branch as copies of those that follow the fork, at most; its norm and head."""
+    n_mimo, first = config["kimia_mimo_layers"], config["kimia_mimo_transformer_from_layer_index"] + 1
     if not n_mimo:
         return {}
-    first, parts = config["num_hidden_layers"] - n_mimo, {}
+    first, parts = min(first, config["num_hidden_layers"] - n_mimo), {}
     for name in [name for name in state if name.startswith("model.layers.")]:
         layer, rest = name.removeprefix("model.layers.").split(".", 1)
-        if int(layer) >= first:
+        if first <= int(layer) < first + n_mimo:
             parts[f"model.mimo_layers.{int(layer) - first}.{rest}"] = state[name].clone()
     parts["model.mimo_norm.weight"] = state["model.norm.weight"].clone()
-    if not config.get("kimia_tie_mimo_output"):
-        parts["mimo_output.weight"] = state["model.embed_tokens.weight"].clone()
+    parts["mimo_output.weight"] = state[EMBEDDING][config.get("kimia_mimo_output_first", 0) :].clone()
     return parts
 
 
-def add_audio_branch(llm: AudioLLM, layers: int) -> AudioLLM:
-    """A model that only listens, with an audio branch of so many layers, for it to learn to speak.
+def add_audio_branch(llm: AudioLLM, layers: int, after: int) -> AudioLLM:
+    """A model that only listens, with an audio branch of so many layers after a layer, for it to learn to speak.
 
-    The audio head shares the embedding's rows: a code is written as it is read.
+    Its head has no rows for text. A code is written as it is read, to begin with.
+
+    Raises:
+        ConfigError: when the trunk has no such layer, or too few after it to copy.
     """
     assert llm.config.kimia_mimo_layers == 0, "the model has an audio branch already"
-    config = replace(llm.config, kimia_mimo_layers=layers, kimia_tie_mimo_output=True)
+    if not 0 <= after < llm.config.num_hidden_layers - layers:
+        raise ConfigError(
+            f"an audio branch of {layers} layers after layer {after} needs a trunk of more than {after + layers} "
+            f"layers; this one has {llm.config.num_hidden_layers}."
+        )
+    config = replace(
+        llm.config,
+        kimia_mimo_layers=layers,
+        kimia_mimo_transformer_from_layer_index=after,
+        kimia_mimo_output_first=llm.config.num_base_tokens,
+    )
     state = llm.state_dict()
     speaking = AudioLLM(config)
-    speaking.load_state_dict(state | audio_branch(config.to_dict(), state) | {"mimo_output.weight": state[EMBEDDING]})
+    speaking.load_state_dict(state | audio_branch(config.to_dict(), state))
     return speaking.eval()
 
 

@@ -37,10 +37,9 @@ def has_detokenizer(folder: Path) -> bool:
 
 
 def load_detokenizer(
-    folder: Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu",
-    config: StreamConfig | None = None,
+    folder: Path, config: StreamConfig, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu",
 ) -> Detokenizer | None:  # fmt: skip
-    """Load the detokenizer of a model folder, None if it has none.
+    """Load the detokenizer of a model folder, which speaks as `config` says; None if it has none.
 
     The vocoder, small beside the flow, is always computed in float32.
 
@@ -59,7 +58,7 @@ def load_detokenizer(
         )
     flow = _load(flow_folder, lambda: FlowTransformer(flow_config), _flow_state, dtype, device)
     vocoder = _load(vocoder_folder, lambda: BigVGAN(vocoder_config), _vocoder_state, torch.float32, device)
-    return Detokenizer(flow, vocoder, config or StreamConfig())
+    return Detokenizer(flow, vocoder, config)
 
 
 def detokenizer_tensors(folder: Path) -> list[tuple[str, str, tuple[int, ...], torch.dtype]]:

@@ -80,15 +80,12 @@ def read_conversations(path: Path) -> list[list[Message]]:
     return conversations
 
 
-def sounds_of(conversations: Sequence[Sequence[Message]]) -> list[str]:
-    """The sound files of conversations, each once, in order."""
-    paths: dict[str, None] = {}
-    for message in (message for conversation in conversations for message in conversation):
-        if message.type == "audio":
-            paths[message.content] = None
-        elif message.type == "audio-text":
-            paths[message.content[0]] = None
-    return list(paths)
+def sounds_of(conversations: Sequence[Sequence[Message]]) -> tuple[list[str], list[str]]:
+    """The sound files of conversations, each once, in order: those to listen to, and the spoken answers."""
+    messages = [message for conversation in conversations for message in conversation]
+    heard = dict.fromkeys(message.content for message in messages if message.type == "audio")
+    said = dict.fromkeys(message.content[0] for message in messages if message.type == "audio-text")
+    return list(heard), list(said)
 
 
 def _check_recording(place: str, row: dict[str, Any]) -> None:

@@ -10,9 +10,9 @@ generated again with their own chunk. Its finished frames are run through the fl
 newest `remembered_frames` of them. Neighbouring chunks are joined by a `Stitcher`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -57,6 +57,17 @@ class StreamConfig:
     guidance: float = 0.0
     stitching: Stitching = "overlap"
     context_frames: int = 12
+
+    @classmethod
+    def from_dict(cls, config: Mapping[str, Any]) -> "StreamConfig":
+        """From the mapping `speech` of a `generation_config.json`, in which `steps` stands for the schedule.
+
+        Raises:
+            ConfigError: when a value is out of range.
+            TypeError: naming a field that is unknown.
+        """
+        rest = {name: value for name, value in config.items() if name != "steps"}
+        return cls(**rest) if "steps" not in config else cls(**rest, schedule=euler(config["steps"]))
 
     def __post_init__(self) -> None:
         shortest = min(self.chunk_codes, self.first_chunk_codes or self.chunk_codes)

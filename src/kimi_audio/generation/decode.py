@@ -112,9 +112,11 @@ def decode(
     given = [None] * len(prompts) if texts is None else [[*text, vocab.text_eos] for text in texts]
     rows = [_Row(index, limit, text) for index, (limit, text) in enumerate(zip(budgets, given, strict=True))]
     for index in range(max(budgets)):
-        text_logits_NV, audio_logits_NV = batch.forward()
+        # What is given is not drawn; and when all has been written, only speech is left to decide.
+        want_text = texts is None and not all(row.text_done for row in rows)
+        text_logits_NV, audio_logits_NV = batch.forward(want_text)
         for n, row in enumerate(rows):
-            if row.forbidden is not None:
+            if row.forbidden is not None and text_logits_NV is not None:
                 text_logits_NV[n, row.forbidden] = -torch.inf
             if row.given is not None and not row.text_done and audio_logits_NV is not None:
                 audio_logits_NV[n, [vocab.msg_end, vocab.media_end]] = -torch.inf
@@ -218,8 +220,8 @@ class _Batch:
         # Rows without padding need neither mask nor positions: the model counts on by itself.
         self.padding_N = torch.tensor(padding, device=self.device) if any(padding) else None
 
-    def forward(self) -> tuple[Tensor, Tensor | None]:
-        """Logits [N, V] of the next ids on the text stream and, when speech is wanted, on the audio stream."""
+    def forward(self, want_text: bool) -> tuple[Tensor | None, Tensor | None]:
+        """Logits [N, V] of the next ids on the text stream, if wanted, and on the audio stream, when speech is."""
         mask, positions_NT = self._mask_and_positions()
         output = self.llm(
             self.audio_ids_NT,
@@ -230,10 +232,12 @@ class _Batch:
             attention_mask=mask,
             cache=self.cache,
             last_only=True,
+            want_text=want_text,
             want_audio=self.speaks,
         )
         self.continuous_mask_NT = self.features = None
-        return output.text_logits[:, -1], None if output.audio_logits is None else output.audio_logits[:, -1]
+        text_logits_NV, audio_logits_NV = (None if logits is None else logits[:, -1] for logits in output)
+        return text_logits_NV, audio_logits_NV
 
     def _mask_and_positions(self) -> tuple[Tensor | None, Tensor | None]:
         if self.padding_N is None:
@@ -249,23 +253,25 @@ class _Batch:
 
     def sample(
         self,
-        text_logits_NV: Tensor,
+        text_logits_NV: Tensor | None,
         audio_logits_NV: Tensor | None,
         params: SamplingParams,
         generator: torch.Generator | None,
     ) -> list[list[int]]:
-        """Draw the text ids, then the audio ids, of all rows."""
-        text_history_NS, audio_history_NS = self.history_2NS[:, :, : self.written]
-        penalise(text_logits_NV, text_history_NS, params.text)
-        text_N = draw(text_logits_NV, params.text, generator)
-        if audio_logits_NV is not None:
-            penalise(audio_logits_NV, audio_history_NS, params.audio)
-            audio_N = draw(audio_logits_NV, params.audio, generator)
-        else:
-            # The official loop draws an audio id in text mode too: keep its sequence of random numbers.
-            discard_draw(text_logits_NV, params.audio, generator)
-            audio_N = torch.zeros_like(text_N)
-        return torch.stack([text_N, audio_N]).tolist()
+        """Draw the text ids, then the audio ids, of all rows.
+
+        The official loop draws both each time: what is not wanted uses up its random numbers.
+        """
+        drawn = []
+        streams = ((text_logits_NV, params.text), (audio_logits_NV, params.audio))
+        for (logits_NV, sampling), history_NS in zip(streams, self.history_2NS[:, :, : self.written], strict=True):
+            if logits_NV is not None:
+                penalise(logits_NV, history_NS, sampling)
+                drawn.append(draw(logits_NV, sampling, generator))
+            else:
+                discard_draw((len(history_NS), self.llm.config.vocab_size), sampling, self.device, generator)
+                drawn.append(torch.zeros(len(history_NS), dtype=torch.int64, device=self.device))
+        return torch.stack(drawn).tolist()
 
     def feed(self, ids: list[tuple[int, int]]) -> None:
         """Make (text id, audio id) of each row the next input."""

@@ -125,12 +125,14 @@ def draw(logits_NV: Tensor, sampling: StreamSampling, generator: torch.Generator
     return top_ids_NK.gather(1, torch.multinomial(top_probs_NK, 1, generator=generator))[:, 0]
 
 
-def discard_draw(logits_NV: Tensor, sampling: StreamSampling, generator: torch.Generator | None = None) -> None:
-    """Use up the random numbers of a `draw` from logits of this shape whose result nobody needs.
+def discard_draw(
+    shape: tuple[int, int], sampling: StreamSampling, device: torch.device, generator: torch.Generator | None = None
+) -> None:
+    """Use up the random numbers of a `draw` from logits of this shape [rows, ids] whose result nobody needs.
 
     `torch.multinomial` takes one exponential random number per candidate.
     """
     if not sampling.is_greedy:
-        rows, ids = logits_NV.shape
+        rows, ids = shape
         candidates = min(sampling.top_k, ids) if sampling.top_k else ids
-        torch.empty(rows, candidates, device=logits_NV.device).exponential_(generator=generator)
+        torch.empty(rows, candidates, device=device).exponential_(generator=generator)

@@ -8,7 +8,7 @@ from typing import Any
 class KimiAudioConfig:
     """Sizes, id space and branch layout. Field names are the official ones; `extra` keeps what we do not read.
 
-    Ours alone is `kimia_tie_mimo_output`: the audio head shares the embedding's rows, as the text head may.
+    Ours alone is `kimia_mimo_output_first`: the first id that the audio head can write; all ids below it are text.
     """
 
     vocab_size: int
@@ -31,7 +31,7 @@ class KimiAudioConfig:
     max_position_embeddings: int = 8192
     use_whisper_feature: bool = True
     tie_word_embeddings: bool = False
-    kimia_tie_mimo_output: bool = False
+    kimia_mimo_output_first: int = 0
     extra: dict[str, Any] = field(default_factory=dict)
 
     @classmethod

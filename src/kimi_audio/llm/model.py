@@ -22,9 +22,9 @@ from kimi_audio.llm.config import KimiAudioConfig
 
 
 class LLMOutput(NamedTuple):
-    """Logits (B, T, vocab_size); `audio_logits` is None without an audio branch or when it was not asked for."""
+    """Logits (B, T, vocab_size); None for a stream that was not asked for, or without an audio branch."""
 
-    text_logits: Tensor
+    text_logits: Tensor | None
     audio_logits: Tensor | None
 
 
@@ -131,6 +131,12 @@ class Backbone(nn.Module):
         if config.kimia_mimo_layers:
             self.mimo_layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.kimia_mimo_layers))
             self.mimo_norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.fork = config.kimia_mimo_transformer_from_layer_index
+
+    @property
+    def below_fork(self) -> nn.ModuleList:
+        """The layers that both branches share."""
+        return self.layers[: self.fork + 1]
 
 
 class AudioLLM(nn.Module):
@@ -144,9 +150,8 @@ class AudioLLM(nn.Module):
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
         if config.kimia_mimo_layers:
-            self.mimo_output = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-            if config.kimia_tie_mimo_output:
-                self.mimo_output.weight = self.model.embed_tokens.weight
+            ids = config.vocab_size - config.kimia_mimo_output_first
+            self.mimo_output = nn.Linear(config.hidden_size, ids, bias=False)
 
     def new_cache(self, batch: int = 1, capacity: int = 256) -> KVCache:
         """An empty cache for `batch` rows, in the model's activation dtype and device."""
@@ -190,7 +195,8 @@ class AudioLLM(nn.Module):
         return torch.cat(rows)
 
     def hidden(self, x_BTD: Tensor, *, position_ids_BT: Tensor | None = None, attention_mask: Tensor | None = None,
-               cache: KVCache | None = None, want_audio: bool = True) -> tuple[Tensor, Tensor | None]:
+               cache: KVCache | None = None, want_text: bool = True, want_audio: bool = True,
+               ) -> tuple[Tensor | None, Tensor | None]:
         """Run the layers over input vectors.
 
         Args:
@@ -199,6 +205,7 @@ class AudioLLM(nn.Module):
             attention_mask: bool, broadcastable to (B, heads, T, cached + T), True attends; None is causal and needs an
                 empty cache or T = 1.
             cache: extended by T positions.
+            want_text: False skips the trunk above the fork. No later position of this cache may want text.
             want_audio: False skips the audio branch.
 
         Returns:
@@ -212,11 +219,11 @@ class AudioLLM(nn.Module):
             position_ids_BT = torch.arange(start, start + steps, device=x_BTD.device)[None]
         tables = rotary_tables(position_ids_BT, config.head_dim, config.rope_theta, x_BTD.dtype)
         forked = None
-        for index, layer in enumerate(model.layers):
+        for index, layer in enumerate(model.layers if want_text else model.below_fork):
             x_BTD = layer(x_BTD, tables, attention_mask, cache, index)
             if index == config.kimia_mimo_transformer_from_layer_index:
                 forked = x_BTD
-        text_BTD, audio_BTD = model.norm(x_BTD), None
+        text_BTD, audio_BTD = model.norm(x_BTD) if want_text else None, None
         if want_audio and config.kimia_mimo_layers:
             assert forked is not None, "the audio branch forks after the last layer"
             for index, layer in enumerate(model.mimo_layers, start=config.num_hidden_layers):
@@ -229,11 +236,17 @@ class AudioLLM(nn.Module):
     def forward(self, audio_ids_BT: Tensor, text_ids_BT: Tensor, *, continuous_mask_BT: Tensor | None = None,
                 features: list[Tensor] | None = None, position_ids_BT: Tensor | None = None,
                 attention_mask: Tensor | None = None, cache: KVCache | None = None, last_only: bool = False,
-                want_audio: bool = True) -> LLMOutput:
+                want_text: bool = True, want_audio: bool = True) -> LLMOutput:
         """Logits of both streams; arguments as in `embed` and `hidden`. `last_only`: those of the last position."""
         x_BTD = self.embed(audio_ids_BT, text_ids_BT, continuous_mask_BT, features)
         text_BTD, audio_BTD = self.hidden(x_BTD, position_ids_BT=position_ids_BT, attention_mask=attention_mask,
-                                          cache=cache, want_audio=want_audio)  # fmt: skip
-        if last_only:
-            text_BTD, audio_BTD = text_BTD[:, -1:], audio_BTD[:, -1:] if audio_BTD is not None else None
-        return LLMOutput(self.lm_head(text_BTD), self.mimo_output(audio_BTD) if audio_BTD is not None else None)
+                                          cache=cache, want_text=want_text, want_audio=want_audio)  # fmt: skip
+        chosen = slice(-1 if last_only else 0, None)
+        return LLMOutput(
+            self.lm_head(text_BTD[:, chosen]) if text_BTD is not None else None,
+            self.audio_logits(audio_BTD[:, chosen]) if audio_BTD is not None else None,
+        )
+
+    def audio_logits(self, audio_BTD: Tensor) -> Tensor:
+        """Logits (B, T, vocab_size) of the audio stream; minus infinity for ids that its head cannot write."""
+        return F.pad(self.mimo_output(audio_BTD), (self.config.kimia_mimo_output_first, 0), value=-math.inf)

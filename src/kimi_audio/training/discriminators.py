@@ -8,6 +8,7 @@ as magnitude spectrograms of three resolutions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ SLOPE = 0.1
 PERIODS = (2, 3, 5, 7, 11)
 RESOLUTIONS = ((1024, 120, 600), (2048, 240, 1200), (512, 50, 240))
 """FFT size, hop and window in samples."""
+COUNT = len(PERIODS) + len(RESOLUTIONS)
 
 
 class Judgement(NamedTuple):
@@ -82,7 +84,7 @@ class SpectrumDiscriminator(nn.Module):
 
 
 class Discriminators(nn.Module):
-    """All eight; `channels` is the width of the first layers, officially 32."""
+    """All eight, or those asked for; `channels` is the width of the first layers, officially 32."""
 
     def __init__(self, channels: int = 32) -> None:
         super().__init__()
@@ -90,8 +92,8 @@ class Discriminators(nn.Module):
         spectra = [SpectrumDiscriminator(resolution, channels) for resolution in RESOLUTIONS]
         self.parts = nn.ModuleList([*periods, *spectra])
 
-    def forward(self, samples_BL: Tensor) -> Judgement:
-        judged = [part(samples_BL) for part in self.parts]
+    def forward(self, samples_BL: Tensor, chosen: Sequence[int] = tuple(range(COUNT))) -> Judgement:
+        judged = [self.parts[index](samples_BL) for index in chosen]
         return Judgement([score for score, _ in judged], [one for _, features in judged for one in features])
 
 

@@ -106,11 +106,11 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 
 def packed_hidden(
-    llm: AudioLLM, row: PackedRow, want_audio: bool = True, compiled: bool = False
-) -> tuple[Tensor, Tensor | None]:
+    llm: AudioLLM, row: PackedRow, *, want_text: bool = True, want_audio: bool = True, compiled: bool = False
+) -> tuple[Tensor | None, Tensor | None]:
     """States of both branches for every position of `row`, (N, D) each, ready for the heads.
 
-    Equal to `llm.hidden` of each document on its own; the audio one is None without an audio branch. `compiled` fuses
+    Equal to `llm.hidden` of each document on its own, and None where that is. `compiled` fuses
     what lies between the matrix products (`torch.compile`, which needs a C++ compiler on a CPU).
     """
     run_layer = _PackedLayer(row.lengths, compiled)
@@ -118,16 +118,17 @@ def packed_hidden(
     config, model = llm.config, llm.model
     tables = rotary_tables(row.positions[None], config.head_dim, config.rope_theta, x_1ND.dtype)
     forked = None
-    for index, layer in enumerate(model.layers):
+    for index, layer in enumerate(model.layers if want_text else model.below_fork):
         x_1ND = run_layer(layer, x_1ND, tables)
         if index == config.kimia_mimo_transformer_from_layer_index:
             forked = x_1ND
+    text_ND = model.norm(x_1ND)[0] if want_text else None
     if not (want_audio and config.kimia_mimo_layers):
-        return model.norm(x_1ND)[0], None
+        return text_ND, None
     assert forked is not None, "the audio branch forks after the last layer"
     for layer in model.mimo_layers:
         forked = run_layer(layer, forked, tables)
-    return model.norm(x_1ND)[0], model.mimo_norm(forked)[0]
+    return text_ND, model.mimo_norm(forked)[0]
 
 
 class _PackedLayer:

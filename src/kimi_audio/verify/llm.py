@@ -55,7 +55,7 @@ def _pass(model: AudioLLM, case: Case, prefix: str, name: str, changes: tuple[st
     text_BTD, audio_BTD = model.hidden(x_BTD, cache=cache)
     results = {"inputs_embeds": x_BTD, "hidden_norm": text_BTD, "text_logits": model.lm_head(text_BTD)}
     if audio_BTD is not None:
-        results |= {"mimo_hidden_norm": audio_BTD, "audio_logits": model.mimo_output(audio_BTD)}
+        results |= {"mimo_hidden_norm": audio_BTD, "audio_logits": model.audio_logits(audio_BTD)}
     results |= {f"{key}_last": results[key][:, -1] for key in list(results)}
     for key, value in (*results.items(), *_cached(model, cache)):
         yield name + key, value

@@ -39,11 +39,13 @@ class Regularisation:
     Attributes:
         label_smoothing: probability spread over all ids.
         corrupt_text: share of the answer's ids that are replaced by random ones in the input (not in the labels).
+        corrupt_codes: likewise of the codes that the assistant speaks, so that it follows the text and not its own voice.
         mask_features: share of cached continuous features that are hidden, in spans of 1–4 (their codes stay).
     """
 
     label_smoothing: float = 0.0
     corrupt_text: float = 0.0
+    corrupt_codes: float = 0.0
     mask_features: float = 0.0
 
 
@@ -60,6 +62,7 @@ class LanguageObjective(Objective):
         dev: name → documents whose mean loss per target is reported by `evaluate`.
         measure: further dev metrics (error rates, accuracies), computed with the model in eval mode.
         compiled: run the layers through `torch.compile`.
+        text_loss: without, the audio stream alone is learned, and the trunk above the fork is not run.
     """
 
     llm: AudioLLM
@@ -73,6 +76,7 @@ class LanguageObjective(Objective):
     dev: Mapping[str, list[Prompt]] = field(default_factory=dict)
     measure: Callable[[AudioLLM], Mapping[str, float]] | None = None
     compiled: bool = False
+    text_loss: bool = True
 
     def __post_init__(self) -> None:
         if self.encoder is not None and self.regularisation.mask_features:
@@ -91,7 +95,7 @@ class LanguageObjective(Objective):
         row = batch.to(self.device)
         text, audio = self._stream_losses(row, self.regularisation.label_smoothing)
         metrics: dict[str, float | Tensor] = {"tokens": len(row.audio_ids)}
-        if len(row.text_at):
+        if self.text_loss and len(row.text_at):
             metrics["text_loss"] = text.detach()
         if len(row.audio_at):
             metrics["audio_loss"] = audio.detach()
@@ -102,11 +106,16 @@ class LanguageObjective(Objective):
             raise ConfigError("the data hold speech to learn; the model has no audio branch: kimia_mimo_layers is 0.")
         if self.encoder is not None:
             row = replace(row, features=[self._encode(samples_L) for samples_L in row.features])
-        text_ND, audio_ND = packed_hidden(self.llm, row, want_audio=len(row.audio_at) > 0, compiled=self.compiled)
-        text = _cross_entropy(self.llm.lm_head, text_ND, row.text_at, row.text_labels, smoothing)
-        if audio_ND is None:
-            return text, text.new_zeros(())
-        return text, _cross_entropy(self.llm.mimo_output, audio_ND, row.audio_at, row.audio_labels, smoothing)
+        text_ND, audio_ND = packed_hidden(
+            self.llm, row, want_text=self.text_loss, want_audio=len(row.audio_at) > 0, compiled=self.compiled
+        )
+        text = audio = torch.zeros((), device=self.device)
+        if text_ND is not None:
+            text = _cross_entropy(self.llm.lm_head, text_ND, row.text_at, row.text_labels, smoothing)
+        if audio_ND is not None:
+            labels = row.audio_labels - self.llm.config.kimia_mimo_output_first
+            audio = _cross_entropy(self.llm.mimo_output, audio_ND, row.audio_at, labels, smoothing)
+        return text, audio
 
     def _encode(self, samples_L: Tensor) -> Tensor:
         """Features [1, T, F] of one sound, with gradients (`AcousticEncoder.forward` has none)."""
@@ -124,8 +133,9 @@ class LanguageObjective(Objective):
         for prompt in prompts:
             row = PackedRow.of([prompt]).to(self.device)
             text, audio = self._stream_losses(row, smoothing=0.0)
-            total += float(text) * len(row.text_at) + float(audio) * len(row.audio_at)
-            targets += len(row.text_at) + len(row.audio_at)
+            written = len(row.text_at) if self.text_loss else 0
+            total += float(text) * written + float(audio) * len(row.audio_at)
+            targets += written + len(row.audio_at)
         return total / targets
 
     def save(self, folder: Path) -> None:
@@ -144,16 +154,25 @@ def _cross_entropy(head: nn.Module, x_ND: Tensor, at: Tensor, labels: Tensor, sm
 
 def regularise(row: PackedRow, settings: Regularisation, vocab: Vocabulary, rng: np.random.Generator) -> PackedRow:
     """`row` with some answer ids corrupted and some features hidden; a new row, the labels unchanged."""
-    text_ids = row.text_ids
+    text_ids, audio_ids = row.text_ids, row.audio_ids
     if settings.corrupt_text:
-        answer = (row.text_at + 1).numpy()
-        chosen = torch.from_numpy(answer[rng.random(len(answer)) < settings.corrupt_text])
-        text_ids = text_ids.clone()
-        text_ids[chosen] = torch.from_numpy(rng.integers(0, vocab.num_base_tokens, len(chosen)))
+        text_ids = _corrupted(text_ids, row.text_at + 1, settings.corrupt_text, range(vocab.num_base_tokens), rng)
+    if settings.corrupt_codes:
+        codes = range(vocab.token_offset, vocab.token_offset + vocab.num_audio_codes)
+        spoken = row.audio_at[row.audio_labels >= vocab.token_offset] + 1
+        audio_ids = _corrupted(audio_ids, spoken, settings.corrupt_codes, codes, rng)
     features = row.features
     if settings.mask_features:
         features = [hide_spans(feature, settings.mask_features, rng) for feature in features]
-    return replace(row, text_ids=text_ids, features=features)
+    return replace(row, text_ids=text_ids, audio_ids=audio_ids, features=features)
+
+
+def _corrupted(ids: Tensor, at: Tensor, share: float, alphabet: range, rng: np.random.Generator) -> Tensor:
+    """A copy of `ids` with a share of those at `at` replaced by any of the alphabet."""
+    chosen = at[torch.from_numpy(rng.random(len(at)) < share)]
+    ids = ids.clone()
+    ids[chosen] = torch.from_numpy(rng.integers(alphabet.start, alphabet.stop, len(chosen)))
+    return ids
 
 
 def hide_spans(feature: Tensor, share: float, rng: np.random.Generator, longest: int = 4) -> Tensor:

@@ -41,9 +41,11 @@ def instructions(task: str) -> list[str]:
 
 
 class Ears(Protocol):
-    """Whatever knows what the model hears of a recording: a `HeardCache`, or encoders at work."""
+    """Whatever knows what the model hears of a recording, and with which codes it would say it itself."""
 
     def heard(self, key: str) -> Heard: ...
+
+    def said(self, audio: str) -> Heard: ...
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class Reader:
 
     Attributes:
         ears: hears recordings by their keys.
-        variants: numbers of the variants of each recording, 0 the clean one; each time it is read one is drawn.
+        variants: numbers of the variants of each recording, 0 the clean one; each time it is read one is drawn. What the
+            assistant says is always clean.
     """
 
     vocab: Vocabulary
@@ -63,11 +66,12 @@ class Reader:
     def prompt(self, messages: Sequence[Message], rng: np.random.Generator) -> Prompt:
         """A document with loss on what the assistant says."""
         speaks = any(message.role == "assistant" and message.type != "text" for message in messages)
+        answers = {message.content[0] for message in messages if message.type == "audio-text"}
         return build_prompt(
             messages,
             self.vocab,
             self.encode_text,
-            lambda audio: self.listen(str(audio), rng),
+            lambda audio: self.ears.said(audio) if audio in answers else self.listen(audio, rng),
             output_type="both" if speaks else "text",
             training=True,
             learn_speech=True,

@@ -22,6 +22,7 @@ from kimi_audio.audio.vocoder_mel import vocoder_log_mel
 from kimi_audio.data.waveforms import WaveformStore
 from kimi_audio.detokenizer.vocoder import BigVGAN
 from kimi_audio.training.discriminators import (
+    COUNT,
     Discriminators,
     Judgement,
     adversarial_loss,
@@ -47,6 +48,8 @@ class VocoderObjective(Objective):
         export: writes the trained model.
         discriminator_channels: width of the discriminators.
         adversary_after: so many batches are trained with the mel loss alone, which is several times cheaper.
+        judges: so many of the eight discriminators are drawn for each batch after that. Their losses stand for all eight,
+            at a fraction of the cost.
         segment_frames, batch: length in mel frames, and number, of the stretches of a batch.
         rates: parameter-name prefix (`generator`, `discriminators`) → learning-rate scale; 0 freezes.
     """
@@ -60,6 +63,7 @@ class VocoderObjective(Objective):
         export: Callable[[Path], None] | None = None,
         discriminator_channels: int = 32,
         adversary_after: int = 0,
+        judges: int = COUNT,
         segment_frames: int = 32,
         batch: int = 16,
         rates: dict[str, float] | None = None,
@@ -68,35 +72,40 @@ class VocoderObjective(Objective):
         self.vocoder, self.discriminators = vocoder.requires_grad_(True), Discriminators(discriminator_channels)
         self.model = nn.ModuleDict({"generator": vocoder, "discriminators": self.discriminators})
         self.store, self.dev, self.export, self.rates = store, dev, export, rates or {}
-        self.adversary_after, self.frames, self.size, self.seed = adversary_after, segment_frames, batch, seed
+        self.adversary_after, self.judges = adversary_after, judges
+        self.frames, self.size, self.seed = segment_frames, batch, seed
 
     def parameter_groups(self) -> list[ParameterGroup]:
         return groups_by_prefix(self.model, self.rates)
 
-    def batches(self, start: int) -> Iterator[tuple[Tensor, bool]]:
-        """Samples (B, L), and whether the discriminators play along."""
+    def batches(self, start: int) -> Iterator[tuple[Tensor, tuple[int, ...]]]:
+        """Samples (B, L), and which discriminators play along."""
         lengths = np.array([self.store.length(row) for row in range(len(self.store))], float)
         number = start
         while True:
             rng = np.random.default_rng((self.seed, number))
             rows = rng.choice(len(lengths), self.size, p=lengths / lengths.sum())
-            yield torch.stack([self._stretch(int(row), rng) for row in rows]), number >= self.adversary_after
+            samples_BL = torch.stack([self._stretch(int(row), rng) for row in rows])
+            judges = rng.permutation(COUNT)[: self.judges] if number >= self.adversary_after else ()
+            yield samples_BL, tuple(int(judge) for judge in judges)
             number += 1
 
-    def loss(self, batch: tuple[Tensor, bool]) -> tuple[Tensor, dict[str, float | Tensor]]:
-        real_BL, has_adversary = batch[0].to(self.device), batch[1]
+    def loss(self, batch: tuple[Tensor, tuple[int, ...]]) -> tuple[Tensor, dict[str, float | Tensor]]:
+        real_BL, judges = batch[0].to(self.device), batch[1]
         made_BL = self.vocoder(log_mel(real_BL, self.vocoder.config))
         mel = multi_scale_mel_loss(real_BL, made_BL, self.vocoder.config.sampling_rate)
         metrics: dict[str, float | Tensor] = {
             "mel_loss": mel.detach(),
             "seconds_of_sound": real_BL.numel() / self.vocoder.config.sampling_rate,
         }
-        if not has_adversary:
+        if not judges:
             return MEL_WEIGHT * mel, metrics
-        real = self.discriminators(real_BL)
-        against = discriminator_loss(real, self.discriminators(made_BL.detach()))
-        made = self._judged_as_is(made_BL)
-        adversarial, matching = adversarial_loss(made), feature_matching_loss(real, made)
+        all_of_them = COUNT / len(judges)
+        real = self.discriminators(real_BL, judges)
+        against = all_of_them * discriminator_loss(real, self.discriminators(made_BL.detach(), judges))
+        made = self._judged_as_is(made_BL, judges)
+        adversarial = all_of_them * adversarial_loss(made)
+        matching = all_of_them * feature_matching_loss(real, made)
         metrics |= {
             "discriminator_loss": against.detach(),
             "adversarial_loss": adversarial.detach(),
@@ -121,10 +130,10 @@ class VocoderObjective(Objective):
         else:
             self.export(folder)
 
-    def _judged_as_is(self, made_BL: Tensor) -> Judgement:
+    def _judged_as_is(self, made_BL: Tensor, judges: tuple[int, ...]) -> Judgement:
         """What the discriminators say, with gradients for the sound alone."""
         constants = {name: tensor.detach() for name, tensor in self.discriminators.state_dict(keep_vars=True).items()}
-        return functional_call(self.discriminators, constants, (made_BL,))
+        return functional_call(self.discriminators, constants, (made_BL, judges))
 
     def _stretch(self, row: int, rng: np.random.Generator) -> Tensor:
         """`frames` · hop samples from anywhere in a recording, with silence after a shorter one."""

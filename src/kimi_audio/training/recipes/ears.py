@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -55,21 +55,31 @@ class CachedEars:
         if bfloat16 and parts.acoustic is not None:
             self.acoustic = deepcopy(parts.acoustic).bfloat16()
         self.cache = HeardCache(cache / _cache_name(model, self.acoustic))
+        self.answers = HeardCache(cache / _cache_name(model, None)) if self.acoustic is not None else self.cache
         self.augmenter = augment.augmenter() if augment else None
         self.variants = range(0 if augment.clean else 1, 1 + augment.variants) if augment else CLEAN
 
     def heard(self, key: str) -> Heard:
         return self.cache.heard(key)
 
+    def said(self, audio: str) -> Heard:
+        return self.answers.heard(audio)
+
     def hear(self, audios: Sequence[str], variants: range = CLEAN) -> None:
         """Put these variants of recordings into the cache."""
-        wanted = [variant_key(audio, n) for audio in dict.fromkeys(audios) for n in variants]
-        sounds = [(key, partial(self._samples, key)) for key in wanted if key not in self.cache]
+        self._fill(self.cache, [variant_key(audio, n) for audio in dict.fromkeys(audios) for n in variants], self._listen)
+
+    def learn_to_say(self, audios: Sequence[str]) -> None:
+        """Put the codes of recordings into the cache of what is to be spoken: clean, and without acoustic features."""
+        self._fill(self.answers, list(dict.fromkeys(audios)), lambda samples: Heard(self._codes(samples)))
+
+    def _fill(self, cache: HeardCache, keys: Sequence[str], listen: Callable[[np.ndarray], Heard]) -> None:
+        sounds = [(key, partial(self._samples, key)) for key in keys if key not in cache]
         progress = track(sounds, "listening", console=Console(stderr=True), disable=not sounds)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # short clips: a thread each beats several threads for one
         try:
-            fill(self.cache, progress, self._listen, workers=threads)
+            fill(cache, progress, listen, workers=threads)
         finally:
             torch.set_num_threads(threads)
 
@@ -79,8 +89,10 @@ class CachedEars:
         return self.augmenter(samples, rng_of(self.seed, audio, variant)) if self.augmenter and variant else samples
 
     def _listen(self, samples: np.ndarray) -> Heard:
-        codes = self.semantic.encode([samples])[0].tolist()
-        return Heard(codes, self.acoustic(samples) if self.acoustic is not None else None)
+        return Heard(self._codes(samples), self.acoustic(samples) if self.acoustic is not None else None)
+
+    def _codes(self, samples: np.ndarray) -> list[int]:
+        return self.semantic.encode([samples])[0].tolist()
 
 
 def _cache_name(model: Path, acoustic: AcousticEncoder | None) -> str:
@@ -95,8 +107,8 @@ def _cache_name(model: Path, acoustic: AcousticEncoder | None) -> str:
 def codes_of(audios: Sequence[str], model: Path, parts: ModelParts, cache: Path) -> HeardCache:
     """The semantic codes of recordings, cached; for what only speaks, and needs no acoustic features."""
     ears = CachedEars(model, replace(parts, acoustic=None), cache, None, 0)
-    ears.hear(audios)
-    return ears.cache
+    ears.learn_to_say(audios)
+    return ears.answers
 
 
 class LiveEars(CachedEars):

@@ -99,23 +99,33 @@ class LanguageRecipe:
         )
 
 
+@dataclass(frozen=True)
+class AudioBranch:
+    """Sizes of a new audio branch: so many layers, that follow the trunk's layer `after` (counted from 0)."""
+
+    layers: int
+    after: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class SftRecipe(LanguageRecipe):
     """`objective: sft`: instruction tuning.
 
     Attributes:
-        audio_branch: layers of a new audio branch, for a model that only listens and is to learn to speak.
+        audio_branch: a new one, for a model that only listens and is to learn to speak.
+        text_loss: without, the audio branch alone learns; whatever lies above its fork is not run. Freeze what lies below.
     """
 
     data: list[DataRecipe]
-    audio_branch: int = 0
+    audio_branch: AudioBranch | None = None
+    text_loss: bool = True
 
     def build(self) -> LanguageObjective:
         parts = load_parts(self.model)
-        if self.audio_branch:
+        if self.audio_branch is not None:
             if parts.llm.config.kimia_mimo_layers:
                 raise ConfigError(f"{self.model}: the model has an audio branch already; leave out audio_branch.")
-            parts.llm = add_audio_branch(parts.llm, self.audio_branch)
+            parts.llm = add_audio_branch(parts.llm, self.audio_branch.layers, self.audio_branch.after)
         vocab = Vocabulary.from_config(parts.llm.config.to_dict())
         ears = self.ears(parts)
         read = Reader(vocab, parts.tokenizer.encode, ears, ears.variants)
@@ -126,7 +136,7 @@ class SftRecipe(LanguageRecipe):
                 source = _sft_source(data, data.dev, ears, replace(read, variants=CLEAN))
                 dev[data.task or data.manifest.stem] = _first(source, data.dev_items)
         mixture = Mixture(sources, [data.weight for data in self.data], self.capacity, self.train.seed)
-        return self.objective(parts, vocab, mixture, dev)
+        return replace(self.objective(parts, vocab, mixture, dev), text_loss=self.text_loss)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,13 +204,15 @@ def group_segments(rows: Sequence[dict[str, Any]], lengths: Sequence[int], capac
 def _sft_source(data: DataRecipe, manifest: Path, ears: CachedEars, read: Reader) -> Source:
     if data.task is None:
         conversations = read_conversations(manifest)
-        ears.hear(sounds_of(conversations), read.variants)
+        heard, said = sounds_of(conversations)
+        ears.hear(heard, read.variants)
+        ears.learn_to_say(said)
         return ConversationSource(conversations, read)
     rows = read_recordings(manifest, needs=[data.answer])
     wordings = instructions(data.task) if data.instructions is None else _lines(data.instructions)
     if data.task == SAY:
-        ears.hear([row["audio"] for row in rows])
-        return SaySource(rows, wordings, replace(read, variants=CLEAN))
+        ears.learn_to_say([row["audio"] for row in rows])
+        return SaySource(rows, wordings, read)
     spoken: dict[str, list[str]] = {}
     for row in read_recordings(data.spoken, needs=["text"]) if data.spoken else []:
         spoken.setdefault(row["text"], []).append(row["audio"])

@@ -12,6 +12,7 @@ from kimi_audio.detokenizer.flow import FlowConfig, FlowTransformer
 from kimi_audio.detokenizer.streaming import Detokenizer
 from kimi_audio.detokenizer.vocoder import BigVGAN, VocoderConfig
 from kimi_audio.errors import ConfigError
+from kimi_audio.training.discriminators import COUNT
 from kimi_audio.training.objectives.flow import FlowObjective
 from kimi_audio.training.objectives.vocoder import VocoderObjective
 from kimi_audio.training.recipes.ears import codes_of
@@ -142,6 +143,7 @@ class VocoderRecipe(DetokenizerRecipe):
 
     discriminator_channels: int = 32
     adversary_after: int = 0
+    judges: int = COUNT
     segment_frames: int = 32
     batch: int = 16
 
@@ -155,6 +157,7 @@ class VocoderRecipe(DetokenizerRecipe):
             export=lambda folder: save_parts(folder, parts),
             discriminator_channels=self.discriminator_channels,
             adversary_after=self.adversary_after,
+            judges=self.judges,
             segment_frames=self.segment_frames,
             batch=self.batch,
             rates=self.rates,
