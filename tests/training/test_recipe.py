@@ -10,9 +10,10 @@ import soundfile
 import torch
 from tiny_model import WHISPER, tiny_model
 
-from kimi_audio.checkpoint.layout import load_parts
+from kimi_audio.checkpoint.layout import load_parts, save_parts
 from kimi_audio.data.cache import variant_key
 from kimi_audio.errors import ConfigError, DataError
+from kimi_audio.llm.model import AudioLLM
 from kimi_audio.tokenizer.acoustic import AcousticEncoder
 from kimi_audio.tokenizer.semantic import SemanticTokenizer
 from kimi_audio.tokenizer.whisper import WhisperEncoder
@@ -233,3 +234,49 @@ def test_a_new_detokenizer_is_asked_for_just_where_there_is_none(folder):
     (folder / "flow.yaml").write_text(SPEAKING.format(objective="flow", model="init"))
     with pytest.raises(ConfigError, match="has no detokenizer; set fresh"):
         run_recipe(folder / "flow.yaml")
+
+
+SPEAK = """
+objective: sft
+model: listens
+run: runs/speak
+cache: cache
+capacity: 128
+audio_branch: {layers: 1, after: 0}
+text_loss: false
+augment: {variants: 1, clean: false}
+regularisation: {corrupt_codes: 0.1}
+rates: {llm: 0, llm.model.mimo_layers: 1, llm.model.mimo_norm: 1, llm.mimo_output: 1}
+train: {steps: 3, learning_rate: 5e-3}
+data:
+  - {manifest: tones.jsonl, task: say, weight: 1, dev: tones.jsonl, dev_items: 4}
+  - {manifest: talk.jsonl, weight: 1}
+"""
+
+
+def test_an_audio_branch_learns_to_speak_while_the_rest_stands_still(folder):
+    parts = tiny_model(seed=2).parts
+    parts.llm = AudioLLM(replace(parts.llm.config, kimia_mimo_layers=0)).eval()
+    save_parts(folder / "listens", parts)
+    question = {"role": "user", "message_type": "audio", "content": "3.wav"}
+    answer = {"role": "assistant", "message_type": "audio-text", "content": ["4.wav", "hm"]}
+    write_lines(folder / "talk.jsonl", [{"messages": [question, answer]}])
+    (folder / "speak.yaml").write_text(SPEAK)
+    recipe = read_recipe(folder / "speak.yaml")
+    # Answers are learned from the recording itself, by its codes alone; what is heard is varied and has features.
+    ears = recipe.build().mixture.sources[1].reader.ears
+    said, heard = (str(folder / name) for name in ("4.wav", "3.wav"))
+    assert ears.said(said).features is None and ears.heard(variant_key(heard, 1)).features is not None
+    assert said not in ears.cache and heard not in ears.cache
+    assert run_recipe(folder / "speak.yaml").finished
+    trained = load_parts(folder / "runs/speak/model").llm
+    config, before = trained.config, parts.llm.state_dict()
+    assert (config.kimia_mimo_layers, config.kimia_mimo_transformer_from_layer_index) == (1, 0)
+    assert trained.mimo_output.out_features == config.vocab_size - config.num_base_tokens
+    assert all(torch.equal(tensor, before[name]) for name, tensor in trained.state_dict().items() if name in before)
+    copied = before["model.layers.1.mlp.up_proj.weight"]
+    assert not torch.equal(trained.model.mimo_layers[0].mlp.up_proj.weight, copied)
+
+    (folder / "speak.yaml").write_text(SPEAK.replace("after: 0", "after: 2"))
+    with pytest.raises(ConfigError, match="needs a trunk of more than 3 layers; this one has 3"):
+        read_recipe(folder / "speak.yaml").build()
