@@ -1,10 +1,12 @@
 """Store a trained model in few bits, and print what that costs.
 
-    python recipes/tiny/shrink.py runs/tiny/listen/model models/tiny
+    python recipes/tiny/shrink.py runs/tiny/speak/model models/tiny --flow runs/tiny/flow_voice/model \
+        --vocoder runs/tiny/vocoder/model
     python recipes/tiny/shrink.py --gate-up-only runs/tiny/listen/model runs/tiny/coarse
 
 The LLM's gate and up projections get 4 bits, all other matrices 8; the rest is float16. `--gate-up-only` leaves all
-else as it is, for the training that mends what 4 bits break (`finish.yaml`).
+else as it is, for the training that mends what 4 bits break (`finish.yaml`). Flow and vocoder, which are trained each for
+itself, come from the models that are named.
 """
 
 import argparse
@@ -16,10 +18,17 @@ from torch import nn
 from kimi_audio.checkpoint.layout import Part, Storage, load_parts, quantisation_plan, save_parts
 from kimi_audio.checkpoint.loading import tensors_of
 from kimi_audio.checkpoint.quantise import quality_loss
+from kimi_audio.detokenizer.streaming import Detokenizer
 
 STORAGE = Storage(llm=8, gate_up=4, embedding=8, acoustic=8, semantic=8, flow=8, floats=torch.float16)
 HABITS = {"history_text_eos": True, "transcribe_instruction": "Please transcribe the following audio:",
           "max_segment_seconds": 16.0}  # fmt: skip
+
+
+def speaker_of(folder: Path) -> Detokenizer:
+    detokenizer = load_parts(folder).detokenizer
+    assert detokenizer is not None, f"{folder} has no detokenizer"
+    return detokenizer
 
 
 def main() -> None:
@@ -27,14 +36,20 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--gate-up-only", action="store_true")
+    parser.add_argument("--flow", type=Path, help="model whose flow to take")
+    parser.add_argument("--vocoder", type=Path, help="model whose vocoder to take")
     args = parser.parse_args()
     parts = load_parts(args.model)
+    if args.flow and args.vocoder:
+        parts.detokenizer = Detokenizer(speaker_of(args.flow).flow, speaker_of(args.vocoder).vocoder)
     parts.generation_config |= HABITS
     storage = Storage(gate_up=4) if args.gate_up_only else STORAGE
     assert parts.acoustic is not None
     modules: dict[Part, nn.Module] = {
         "llm": parts.llm, "acoustic": parts.acoustic.encoder, "semantic": parts.semantic
     }  # fmt: skip
+    if parts.detokenizer is not None:
+        modules["flow"] = parts.detokenizer.flow
     for part, module in modules.items():
         *_, total = quality_loss(tensors_of(module).items(), quantisation_plan(module, storage, part))
         print(f"{part}: {total}")

@@ -113,6 +113,7 @@ def test_a_row_may_have_earlier_turns(tmp_path: Path) -> None:
     (sample,), faults = read_benchmark(RECIPE / "range.yaml").samples(tmp_path)
     assert sample.audios == (folder / "2.wav",)
     assert sample.history == (Message("user", "audio", str(folder / "1.wav")), Message("assistant", "text", "A beep."))
+    assert sample.all_sounds() == (str(folder / "1.wav"), str(folder / "2.wav"))
     assert "lost.wav does not exist" in faults[0] and "must be a text" in faults[1]
 
 

@@ -101,7 +101,7 @@ def score(
             Item(
                 scored,
                 prediction.text,
-                tuple(map(str, sample.audios)),
+                sample.all_sounds(),
                 sample.instruction,
                 str(prediction.audio) if prediction.audio else None,
                 error,

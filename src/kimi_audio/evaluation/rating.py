@@ -101,7 +101,7 @@ def rateable_answers(results: Sequence[tuple[Result, list[Item]]]) -> list[Ratea
         for item in items if result.benchmark == "conversation" else ():
             if item.score.id in asked and item.audio:
                 answers[item.score.id][f"{result.model}-{result.fingerprint}"] = Answer(item.text, Path(item.audio))
-                sounds[item.score.id] = Path(item.sounds[0])
+                sounds[item.score.id] = Path(item.sounds[-1])
     if not answers:
         raise DataError("no spoken answers to rate; `kimi-audio eval conversation --model MODEL …` asks for some")
     return [

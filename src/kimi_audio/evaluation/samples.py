@@ -40,6 +40,11 @@ class Sample:
     fields: Mapping[str, Any] = field(default_factory=dict)
     history: tuple[Message, ...] = ()
 
+    def all_sounds(self) -> tuple[str, ...]:
+        """The paths of all sounds of the conversation, in order: those of earlier turns, then those asked about."""
+        earlier = [str(message.content) for message in self.history if message.type == "audio"]
+        return (*earlier, *map(str, self.audios))
+
     def to_transcribe(self) -> tuple[Path, ...]:
         """The sounds. Raises DataError if there are none."""
         if not self.audios:
