@@ -7,7 +7,8 @@
 Figures are seconds of work per second of speech (real-time factors), medians over rounds in which the systems take
 turns. `--choices` says the codes of recordings in each way to stream, and compares with all codes at once in 29 steps
 from the same noise: mean absolute difference of the log-mels (nats); how much more the spectrum jumps where chunks meet
-than elsewhere; how long the first sound takes once its codes are there, and how many codes that is. `--official` wants a checkout with `kimia_infer/`; neither flash-attn nor a GPU is needed.
+than elsewhere; how long the first sound takes once its codes are there, and how many codes that is. `--official` wants
+a checkout with `kimia_infer/`; neither flash-attn nor a GPU is needed.
 """
 
 import argparse
@@ -193,7 +194,7 @@ def main() -> None:
     parser.add_argument("--official", type=Path, help="checkout of the official code")
     parser.add_argument("--choices", nargs="+", metavar="SOUND", help="compare ways to stream on these recordings")
     parser.add_argument("--model", help="whose detokenizer --choices uses; the bundled model's if not given")
-    parser.add_argument("--seconds", type=float, default=9.6, help="of speech, in the comparison with the official code")
+    parser.add_argument("--seconds", type=float, default=9.6, help="of speech, beside the official code")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("-o", "--output", type=Path)

@@ -3,7 +3,8 @@
     python recipes/tiny/samples.py docs/samples
 
 Writes a few sentences, a question and the model's spoken answer to it as FLAC, and `speech.png`: spectrograms of a
-recording of the voice that the model learned from, and of the model saying the same. The same seed gives the same files.
+recording of the voice that the model learned from, and of the model saying the same. The same seed gives the same
+files.
 """
 
 import argparse

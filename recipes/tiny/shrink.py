@@ -5,7 +5,7 @@
     python recipes/tiny/shrink.py --gate-up-only runs/tiny/listen/model runs/tiny/coarse
 
 The LLM's gate and up projections get 4 bits, all other matrices 8; the rest is float16. `--gate-up-only` leaves all
-else as it is, for the training that mends what 4 bits break (`finish.yaml`). Flow and vocoder, which are trained each for
+else as it is, for the training that mends what 4 bits break (`finish.yaml`). Flow and vocoder, each trained for
 itself, come from the models that are named.
 """
 

@@ -148,7 +148,7 @@ def test_the_way_to_speak_is_in_the_generation_config(model: KimiAudio, tmp_path
     assert detokenizer is not None
     config = detokenizer.config
     assert (config.chunk_codes, config.look_ahead_codes, len(config.schedule)) == (9, 3, 4)
-    for wrong, message in (({"chunks": 9}, "unexpected keyword argument 'chunks'"), ({"look_ahead_codes": 40}, "0 to 29")):
+    for wrong, message in (({"chunks": 9}, "unexpected keyword .* 'chunks'"), ({"look_ahead_codes": 40}, "0 to 29")):
         write_json(tmp_path / "generation_config.json", {"speech": wrong})
         with pytest.raises(CheckpointError, match=f"generation_config.json: speech: .*{message}"):
             load_parts(tmp_path)

@@ -17,7 +17,8 @@ from kimi_audio.evaluation.store import write_wav
 
 RATE = 16_000
 SPEECH = Path(__file__).parents[2] / "examples" / "kathleen.flac"
-WORDLESS = [name for name in SPEECH_METRICS if name not in ("speech-wer", "speech-agreement", "speaking-rate")]
+OF_WORDS = ("speech-wer", "speech-agreement", "speech-mentions", "speaking-rate")
+WORDLESS = [name for name in SPEECH_METRICS if name not in OF_WORDS]
 PACKAGES = {"speaker-similarity": "resemblyzer", "mos": "speechmos"}
 
 
@@ -80,6 +81,13 @@ def test_agreement_is_with_the_written_answer(tools: SpeechTools, tmp_path: Path
     spoken = said(tmp_path, "it is blue", text="It is green.")
     assert pair(metric("speech-agreement", tools).score(asked("It is blue."), spoken)) == (1, 3)
     assert pair(metric("speech-wer", tools).score(asked("It is blue."), spoken)) == (0, 3)
+
+
+def test_what_is_heard_is_right_or_wrong_whatever_was_written(tools: SpeechTools, tmp_path: Path) -> None:
+    mentions, question = metric("speech-mentions", tools), asked('["fifty six|56"]')
+    assert pair(mentions.score(question, said(tmp_path, "It is 56.", text="It is ten."))) == (1, 1)
+    assert pair(mentions.score(question, said(tmp_path, "It is sixty five.", text="It is fifty six."))) == (0, 1)
+    assert pair(mentions.score(question, Prediction("s", "fifty six", error="it crashed"))) == (0, 1)
 
 
 def test_speech_without_a_written_answer_is_too_much(tools: SpeechTools, tmp_path: Path) -> None:
@@ -183,7 +191,7 @@ def test_real_speech_sounds_good(tools: SpeechTools, tmp_path: Path) -> None:
 def test_names_and_directions(name: str, tools: SpeechTools) -> None:
     made = metric(name, tools)
     assert made.name == name
-    assert made.lower_is_better == (name not in ("speaker-similarity", "mos", "speaking-rate"))
+    assert made.lower_is_better == (name not in ("speaker-similarity", "mos", "speaking-rate", "speech-mentions"))
 
 
 @pytest.mark.parametrize("name", WORDLESS)

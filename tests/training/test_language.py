@@ -71,9 +71,8 @@ def test_regularisation_changes_the_input_and_never_the_labels(vocab, make_promp
 
 
 def test_batches_are_the_same_from_any_start(llm, vocab, source):
-    objective = LanguageObjective(
-        llm, Mixture([source], [1], 32, seed=5), vocab, regularisation=Regularisation(corrupt_text=0.3, mask_features=0.3)
-    )
+    settings = Regularisation(corrupt_text=0.3, mask_features=0.3)
+    objective = LanguageObjective(llm, Mixture([source], [1], 32, seed=5), vocab, regularisation=settings)
     batches, later = objective.batches(0), objective.batches(4)
     for _ in range(4):
         next(batches)

@@ -169,7 +169,8 @@ def _choice(sample: Sample, answer: str) -> Score:
     return _same(shown[right], None if chosen is None else shown[chosen])
 
 
-def _mentions(sample: Sample, answer: str) -> Score:
+def mentions_rule(sample: Sample, answer: str) -> Score:
+    """Whether the answer mentions one of the reference's regular expressions. Raises DataError if they are no list."""
     try:
         accepted = json.loads(sample.reference)
     except ValueError:
@@ -200,4 +201,4 @@ def _ifeval(sample: Sample, answer: str) -> Score:
     return float(not missed), 1, detail
 
 
-_RULES: dict[str, Rule] = {"digit": _digit, "choice": _choice, "mentions": _mentions, "ifeval": _ifeval}
+_RULES: dict[str, Rule] = {"digit": _digit, "choice": _choice, "mentions": mentions_rule, "ifeval": _ifeval}

@@ -5,6 +5,7 @@
 
     speech-wer          errors of an independent recogniser's transcript against the text that should be said
     speech-agreement    the same against what the model wrote beside its speech
+    speech-mentions     whether it mentions one of the reference's regular expressions, as that recogniser hears it
     speaker-similarity  cosine to the mean voice of reference recordings (`speaker.py`)
     mos                 predicted quality, 1-5 (`mos.py`)
     speaking-rate       words a second, from the first to the last voiced moment
@@ -33,6 +34,7 @@ from kimi_audio.errors import ConfigError, DataError
 from kimi_audio.evaluation.mos import MosPredictor
 from kimi_audio.evaluation.normalise import normaliser
 from kimi_audio.evaluation.samples import ItemScore, Metric, Prediction, Sample
+from kimi_audio.evaluation.scoring import mentions_rule
 from kimi_audio.evaluation.speaker import SpeakerEncoder
 from kimi_audio.evaluation.speech import VOICE_RATE, Pauses, find_pauses, leading_silence
 from kimi_audio.evaluation.whisper import FasterWhisper
@@ -181,6 +183,20 @@ class PredictedMos:
         return ItemScore(sample.id, mos.overall, detail={"signal": mos.signal, "background": mos.background})
 
 
+class SpokenMention:
+    """The rule `mentions` on what a recogniser hears."""
+
+    name, unit, lower_is_better = "speech-mentions", "%", False
+
+    def __init__(self, tools: SpeechTools) -> None:
+        self._recogniser = tools.recogniser
+
+    def score(self, sample: Sample, prediction: Prediction) -> ItemScore:
+        heard = _transcript(self._recogniser, prediction)
+        right, of, detail = mentions_rule(sample, heard)
+        return ItemScore(sample.id, right, of, detail | {"hypothesis": heard})
+
+
 class SpeakingRate:
     """Words heard over the seconds between the first and the last voiced moment."""
 
@@ -230,6 +246,7 @@ class RealTimeFactor:
 SPEECH_METRICS: dict[str, Callable[[SpeechTools], Metric]] = {
     "speech-wer": lambda tools: SpokenWordErrors("speech-wer", tools, against_written=False),
     "speech-agreement": lambda tools: SpokenWordErrors("speech-agreement", tools, against_written=True),
+    "speech-mentions": SpokenMention,
     "speaker-similarity": SpeakerSimilarity,
     "mos": PredictedMos,
     "speaking-rate": SpeakingRate,

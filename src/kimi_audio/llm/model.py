@@ -56,8 +56,9 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(d, kv_heads * head_dim)
         self.o_proj = nn.Linear(heads * head_dim, d, bias=False)
 
-    def forward(self, x_BTD: Tensor, tables: tuple[Tensor, Tensor], mask: Tensor | None,
-                cache: KVCache | None, index: int) -> Tensor:
+    def forward(
+        self, x_BTD: Tensor, tables: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None, index: int
+    ) -> Tensor:
         q, k, v = (
             project(x_BTD).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
             for project in (self.q_proj, self.k_proj, self.v_proj)
@@ -93,8 +94,9 @@ class DecoderLayer(nn.Module):
         self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = MLP(config)
 
-    def forward(self, x_BTD: Tensor, tables: tuple[Tensor, Tensor], mask: Tensor | None,
-                cache: KVCache | None, index: int) -> Tensor:
+    def forward(
+        self, x_BTD: Tensor, tables: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None, index: int
+    ) -> Tensor:
         x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), tables, mask, cache, index)
         return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
 
@@ -160,8 +162,13 @@ class AudioLLM(nn.Module):
         return KVCache(layers, batch, config.num_key_value_heads, config.head_dim,
                        capacity=capacity, dtype=norm.dtype, device=norm.device)  # fmt: skip
 
-    def embed(self, audio_ids_BT: Tensor, text_ids_BT: Tensor, continuous_mask_BT: Tensor | None = None,
-              features: list[Tensor] | None = None) -> Tensor:
+    def embed(
+        self,
+        audio_ids_BT: Tensor,
+        text_ids_BT: Tensor,
+        continuous_mask_BT: Tensor | None = None,
+        features: list[Tensor] | None = None,
+    ) -> Tensor:
         """Input vectors (B, T, D).
 
         Args:
@@ -194,9 +201,16 @@ class AudioLLM(nn.Module):
             rows.append(F.pad(feature_tF, (0, 0, 0, length - feature_tF.shape[0])))
         return torch.cat(rows)
 
-    def hidden(self, x_BTD: Tensor, *, position_ids_BT: Tensor | None = None, attention_mask: Tensor | None = None,
-               cache: KVCache | None = None, want_text: bool = True, want_audio: bool = True,
-               ) -> tuple[Tensor | None, Tensor | None]:
+    def hidden(
+        self,
+        x_BTD: Tensor,
+        *,
+        position_ids_BT: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        cache: KVCache | None = None,
+        want_text: bool = True,
+        want_audio: bool = True,
+    ) -> tuple[Tensor | None, Tensor | None]:
         """Run the layers over input vectors.
 
         Args:
@@ -233,10 +247,20 @@ class AudioLLM(nn.Module):
             cache.advance(steps)
         return text_BTD, audio_BTD
 
-    def forward(self, audio_ids_BT: Tensor, text_ids_BT: Tensor, *, continuous_mask_BT: Tensor | None = None,
-                features: list[Tensor] | None = None, position_ids_BT: Tensor | None = None,
-                attention_mask: Tensor | None = None, cache: KVCache | None = None, last_only: bool = False,
-                want_text: bool = True, want_audio: bool = True) -> LLMOutput:
+    def forward(
+        self,
+        audio_ids_BT: Tensor,
+        text_ids_BT: Tensor,
+        *,
+        continuous_mask_BT: Tensor | None = None,
+        features: list[Tensor] | None = None,
+        position_ids_BT: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        cache: KVCache | None = None,
+        last_only: bool = False,
+        want_text: bool = True,
+        want_audio: bool = True,
+    ) -> LLMOutput:
         """Logits of both streams; arguments as in `embed` and `hidden`. `last_only`: those of the last position."""
         x_BTD = self.embed(audio_ids_BT, text_ids_BT, continuous_mask_BT, features)
         text_BTD, audio_BTD = self.hidden(x_BTD, position_ids_BT=position_ids_BT, attention_mask=attention_mask,

@@ -136,7 +136,7 @@ class _PackedLayer:
 
     def __init__(self, lengths: list[int], compiled: bool) -> None:
         self.lengths = lengths
-        self.project, self.finish = (_fused() if compiled else (_project, _finish))
+        self.project, self.finish = _fused() if compiled else (_project, _finish)
 
     def __call__(self, layer: Any, x_1ND: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
         parts = zip(*(part.split(self.lengths, 2) for part in self.project(layer, x_1ND, *tables)), strict=True)

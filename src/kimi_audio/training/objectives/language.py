@@ -39,7 +39,7 @@ class Regularisation:
     Attributes:
         label_smoothing: probability spread over all ids.
         corrupt_text: share of the answer's ids that are replaced by random ones in the input (not in the labels).
-        corrupt_codes: likewise of the codes that the assistant speaks, so that it follows the text and not its own voice.
+        corrupt_codes: likewise of the codes that the assistant speaks, so that it follows the text, not its own voice.
         mask_features: share of cached continuous features that are hidden, in spans of 1–4 (their codes stay).
     """
 

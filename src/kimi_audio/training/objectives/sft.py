@@ -54,8 +54,8 @@ class Reader:
 
     Attributes:
         ears: hears recordings by their keys.
-        variants: numbers of the variants of each recording, 0 the clean one; each time it is read one is drawn. What the
-            assistant says is always clean.
+        variants: numbers of the variants of each recording, 0 the clean one; each time it is read one is drawn. What
+            the assistant says is always clean.
     """
 
     vocab: Vocabulary

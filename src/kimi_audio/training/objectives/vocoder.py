@@ -48,8 +48,8 @@ class VocoderObjective(Objective):
         export: writes the trained model.
         discriminator_channels: width of the discriminators.
         adversary_after: so many batches are trained with the mel loss alone, which is several times cheaper.
-        judges: so many of the eight discriminators are drawn for each batch after that. Their losses stand for all eight,
-            at a fraction of the cost.
+        judges: so many of the eight discriminators are drawn for each batch after that. Their losses stand for all
+            eight, at a fraction of the cost.
         segment_frames, batch: length in mel frames, and number, of the stretches of a batch.
         rates: parameter-name prefix (`generator`, `discriminators`) → learning-rate scale; 0 freezes.
     """

@@ -49,8 +49,15 @@ class CachedEars:
     `bfloat16` computes the acoustic features in that dtype, which is quicker where a CPU has it.
     """
 
-    def __init__(self, model: Path, parts: ModelParts, cache: Path, augment: AugmentRecipe | None, seed: int,
-                 bfloat16: bool = False) -> None:
+    def __init__(
+        self,
+        model: Path,
+        parts: ModelParts,
+        cache: Path,
+        augment: AugmentRecipe | None,
+        seed: int,
+        bfloat16: bool = False,
+    ) -> None:
         self.semantic, self.acoustic, self.seed = parts.semantic, parts.acoustic, seed
         if bfloat16 and parts.acoustic is not None:
             self.acoustic = deepcopy(parts.acoustic).bfloat16()
@@ -67,7 +74,8 @@ class CachedEars:
 
     def hear(self, audios: Sequence[str], variants: range = CLEAN) -> None:
         """Put these variants of recordings into the cache."""
-        self._fill(self.cache, [variant_key(audio, n) for audio in dict.fromkeys(audios) for n in variants], self._listen)
+        keys = [variant_key(audio, n) for audio in dict.fromkeys(audios) for n in variants]
+        self._fill(self.cache, keys, self._listen)
 
     def learn_to_say(self, audios: Sequence[str]) -> None:
         """Put the codes of recordings into the cache of what is to be spoken: clean, and without acoustic features."""
@@ -117,8 +125,15 @@ class LiveEars(CachedEars):
     The codes are those of the clean recording, so augmentation must keep its length: it is cut, or filled with silence.
     """
 
-    def __init__(self, model: Path, parts: ModelParts, cache: Path, augment: AugmentRecipe | None, seed: int,
-                 bfloat16: bool = False) -> None:
+    def __init__(
+        self,
+        model: Path,
+        parts: ModelParts,
+        cache: Path,
+        augment: AugmentRecipe | None,
+        seed: int,
+        bfloat16: bool = False,
+    ) -> None:
         super().__init__(model, replace(parts, acoustic=None), cache, augment, seed, bfloat16)
         self.variants = range(2**31 - 1) if self.augmenter else CLEAN
 

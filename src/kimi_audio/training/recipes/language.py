@@ -113,7 +113,7 @@ class SftRecipe(LanguageRecipe):
 
     Attributes:
         audio_branch: a new one, for a model that only listens and is to learn to speak.
-        text_loss: without, the audio branch alone learns; whatever lies above its fork is not run. Freeze what lies below.
+        text_loss: without, the audio branch alone learns; what lies above its fork is not run. Freeze what lies below.
     """
 
     data: list[DataRecipe]
