@@ -1,5 +1,7 @@
 """The vocoder: the polyphase snake is the plain one, weight norm folds and unfolds. Figures: the golden cases."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,7 +9,15 @@ from detokenizer.small import VOCODER, make_vocoder
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_audio.detokenizer.vocoder import AntiAliasedSnake, VocoderConfig, folded, unfolded
+from kimi_audio.detokenizer.vocoder import (
+    OVERLAP,
+    AntiAliasedSnake,
+    BigVGAN,
+    VocoderConfig,
+    folded,
+    inverse_stft,
+    unfolded,
+)
 
 
 def plain_snake(snake: AntiAliasedSnake, x_BCT: torch.Tensor) -> torch.Tensor:
@@ -36,6 +46,32 @@ def test_a_hop_of_samples_for_every_frame():
         samples_BL = make_vocoder()(torch.randn(2, 11, 8))
     assert samples_BL.shape == (2, 11 * VOCODER.hop_size)
     assert samples_BL.abs().max() <= 1
+
+
+@given(hop=st.integers(2, 40), frames=st.integers(8, 20), seed=st.integers(0, 99))
+def test_an_inverse_stft_gives_back_the_sound_of_its_spectra(hop, frames, seed):
+    """Spectra of windows centred on each hop, of a sound that is silent at both ends."""
+    torch.manual_seed(seed)
+    sound_L, size = torch.zeros(hop * frames), OVERLAP * hop
+    sound_L[2 * hop : -2 * hop] = torch.rand(hop * (frames - 4)) - 0.5
+    around = F.pad(sound_L, ((size - hop) // 2, size - hop - (size - hop) // 2))
+    spectra_FT = torch.stft(around, size, hop, window=torch.hann_window(size), center=False, return_complex=True)
+    x_1CT = torch.cat([spectra_FT.abs().clamp(min=1e-9).log(), spectra_FT.angle()])[None]
+    torch.testing.assert_close(inverse_stft(x_1CT, hop)[0], sound_L, atol=1e-4, rtol=1e-3)
+
+
+def test_a_vocoder_with_an_inverse_stft_sees_no_farther_than_it_says():
+    config = replace(VOCODER, upsample_rates=(2, 2), upsample_kernel_sizes=(4, 4), istft_hop=VOCODER.hop_size // 4)
+    torch.manual_seed(0)
+    vocoder, frames = BigVGAN(config).eval(), 2 * config.receptive_frames + 9
+    mel_1TM = torch.randn(1, frames, config.num_mels)
+    changed_1TM = mel_1TM.clone()
+    changed_1TM[:, 0] += 1
+    with torch.inference_mode():
+        before, after = (vocoder(mel)[0].unflatten(0, (frames, -1)) for mel in (mel_1TM, changed_1TM))
+    different_T = (before != after).any(1)
+    assert different_T[0] and not different_T[config.receptive_frames + 1 :].any()
+    assert VocoderConfig.from_dict(config.to_dict()) == config and "istft_hop" not in VOCODER.to_dict()
 
 
 def test_weight_norm_folds_and_unfolds():

@@ -27,13 +27,23 @@ REACH = TAPS // 4
 BLOCK = 16
 """Frames that are resampled together: fewer reach over more often, more multiply more zeros."""
 
+OVERLAP = 4
+"""Windows of the inverse STFT that cover a sample."""
+
+LOUDEST = 6.0
+"""Largest log magnitude of its bins: a sine of full scale has less."""
+
 FIXED = {"resblock": "1", "activation": "snakebeta", "snake_logscale": True}
 """The one kind of generator that is known, in the words of the official `config.json`."""
 
 
 @dataclass(frozen=True)
 class VocoderConfig:
-    """The fields of the vocoder's `config.json` that shape the generator and its mels."""
+    """The fields of the vocoder's `config.json` that shape the generator and its mels.
+
+    Ours alone is `istft_hop`: in place of samples the last layer makes spectra, that an inverse STFT of this hop turns
+    into samples (iSTFTNet, Kaneko et al. 2022). No layer then works at the full rate, where most of the time goes.
+    """
 
     upsample_rates: tuple[int, ...]
     upsample_kernel_sizes: tuple[int, ...]
@@ -49,6 +59,7 @@ class VocoderConfig:
     fmax: float | None = None
     use_tanh_at_final: bool = True
     use_bias_at_final: bool = True
+    istft_hop: int = 0
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> "VocoderConfig":
@@ -60,7 +71,8 @@ class VocoderConfig:
         return cls(**{name: _tuples(value) for name, value in known.items()})
 
     def to_dict(self) -> dict[str, Any]:
-        return {**FIXED, **asdict(self)}
+        own = asdict(self)
+        return {**FIXED, **(own if self.istft_hop else {name: own[name] for name in own if name != "istft_hop"})}
 
     @property
     def receptive_frames(self) -> int:
@@ -73,7 +85,8 @@ class VocoderConfig:
             blocks = zip(self.resblock_kernel_sizes, self.resblock_dilation_sizes, strict=True)
             widest = max((size - 1) // 2 * sum(d + 1 for d in dilations) for size, dilations in blocks)
             reach += (snakes + widest) / rate
-        return math.ceil(reach + (TAPS // 2 + 3) / rate)
+        overlapping = OVERLAP // 2 if self.istft_hop else 0
+        return math.ceil(reach + (TAPS // 2 + 3 + overlapping) / rate)
 
 
 def _tuples(value: Any) -> Any:
@@ -207,7 +220,8 @@ class BigVGAN(nn.Module):
             for size, dilations in zip(config.resblock_kernel_sizes, config.resblock_dilation_sizes, strict=True):
                 self.resblocks.append(ResidualBlock(channels, size, dilations))
         self.activation_post = AntiAliasedSnake(channels)
-        self.conv_post = nn.Conv1d(channels, 1, 7, padding=3, bias=config.use_bias_at_final)
+        outputs = OVERLAP * config.istft_hop + 2 if config.istft_hop else 1
+        self.conv_post = nn.Conv1d(channels, outputs, 7, padding=3, bias=config.use_bias_at_final)
 
     def forward(self, log_mel_BTM: Tensor) -> Tensor:
         """Samples (B, hop_size · T), within ±1, of natural-log mels (B, T, num_mels)."""
@@ -216,8 +230,25 @@ class BigVGAN(nn.Module):
             x_BCT = self.ups.get_submodule(f"{level}.0")(x_BCT)
             blocks = self.resblocks[level * width : (level + 1) * width]
             x_BCT = torch.stack([block(x_BCT) for block in blocks]).sum(0) / width
-        samples_BL = self.conv_post(self.activation_post(x_BCT))[:, 0]
+        x_BCT = self.conv_post(self.activation_post(x_BCT))
+        samples_BL = inverse_stft(x_BCT, self.config.istft_hop) if self.config.istft_hop else x_BCT[:, 0]
         return samples_BL.tanh() if self.config.use_tanh_at_final else samples_BL.clamp(-1.0, 1.0)
+
+
+def inverse_stft(x_BCT: Tensor, hop: int) -> Tensor:
+    """Samples (B, hop · T) of log magnitudes and phases, (B, 2 · bins, T), of Hann windows `OVERLAP` hops long."""
+    log_magnitude, phase = x_BCT.float().chunk(2, dim=1)
+    size, steps = OVERLAP * hop, x_BCT.shape[2]
+    window_W1 = torch.hann_window(size, device=x_BCT.device)[:, None]
+    frames_BWT = torch.fft.irfft(torch.polar(log_magnitude.clamp(max=LOUDEST).exp(), phase), size, dim=1) * window_W1
+
+    def overlap_added(frames_BWT: Tensor) -> Tensor:
+        length = (steps - 1) * hop + size
+        return F.fold(frames_BWT, (1, length), (1, size), stride=(1, hop))[:, 0, 0, (size - hop) // 2 :][
+            :, : hop * steps
+        ]
+
+    return overlap_added(frames_BWT) / overlap_added((window_W1**2).expand(1, -1, steps)).clamp(min=1e-3)
 
 
 def folded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -29,7 +29,7 @@ class FreshDetokenizer:
     Attributes:
         hidden_size, depth, num_heads: of the flow; officially 2304, 16, 18.
         channels: of the vocoder's first layer; officially 2048.
-        upsample_rates: of the vocoder; their product is 480.
+        upsample_rates: of the vocoder; their product, with `istft_hop` if that is set, is 480.
         kernels, dilations: of its residual blocks; officially 3, 5, 7, 11 and 1, 3, 5.
     """
 
@@ -40,6 +40,7 @@ class FreshDetokenizer:
     upsample_rates: tuple[int, ...] = (8, 5, 4, 3)
     kernels: tuple[int, ...] = (3, 7)
     dilations: tuple[int, ...] = (1, 3)
+    istft_hop: int = 0
 
     def build(self, codes: int) -> Detokenizer:
         """A detokenizer of `codes` codes with random weights."""
@@ -53,7 +54,8 @@ class FreshDetokenizer:
             resblock_kernel_sizes=self.kernels,
             resblock_dilation_sizes=(self.dilations,) * len(self.kernels),
             use_tanh_at_final=False,
-            use_bias_at_final=False,
+            use_bias_at_final=self.istft_hop > 0,
+            istft_hop=self.istft_hop,
         )
         return Detokenizer(flow, BigVGAN(vocoder))
 
