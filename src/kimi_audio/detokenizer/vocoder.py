@@ -243,10 +243,8 @@ def inverse_stft(x_BCT: Tensor, hop: int) -> Tensor:
     frames_BWT = torch.fft.irfft(torch.polar(log_magnitude.clamp(max=LOUDEST).exp(), phase), size, dim=1) * window_W1
 
     def overlap_added(frames_BWT: Tensor) -> Tensor:
-        length = (steps - 1) * hop + size
-        return F.fold(frames_BWT, (1, length), (1, size), stride=(1, hop))[:, 0, 0, (size - hop) // 2 :][
-            :, : hop * steps
-        ]
+        summed_BL = F.fold(frames_BWT, (1, (steps - 1) * hop + size), (1, size), stride=(1, hop))[:, 0, 0]
+        return summed_BL[:, (size - hop) // 2 :][:, : hop * steps]
 
     return overlap_added(frames_BWT) / overlap_added((window_W1**2).expand(1, -1, steps)).clamp(min=1e-3)
 
