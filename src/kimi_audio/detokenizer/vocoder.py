@@ -31,7 +31,8 @@ OVERLAP = 4
 """Windows of the inverse STFT that cover a sample."""
 
 LOUDEST = 6.0
-"""Largest log magnitude of its bins: a sine of full scale has less."""
+"""Log magnitude that its bins approach and never reach; a sine of full scale has less. A hard limit would be one that
+training can't come back from."""
 
 FIXED = {"resblock": "1", "activation": "snakebeta", "snake_logscale": True}
 """The one kind of generator that is known, in the words of the official `config.json`."""
@@ -240,7 +241,8 @@ def inverse_stft(x_BCT: Tensor, hop: int) -> Tensor:
     log_magnitude, phase = x_BCT.float().chunk(2, dim=1)
     size, steps = OVERLAP * hop, x_BCT.shape[2]
     window_W1 = torch.hann_window(size, device=x_BCT.device)[:, None]
-    frames_BWT = torch.fft.irfft(torch.polar(log_magnitude.clamp(max=LOUDEST).exp(), phase), size, dim=1) * window_W1
+    magnitude = (LOUDEST - F.softplus(LOUDEST - log_magnitude)).exp()
+    frames_BWT = torch.fft.irfft(torch.polar(magnitude, phase), size, dim=1) * window_W1
 
     def overlap_added(frames_BWT: Tensor) -> Tensor:
         summed_BL = F.fold(frames_BWT, (1, (steps - 1) * hop + size), (1, size), stride=(1, hop))[:, 0, 0]
