@@ -51,6 +51,7 @@ class Habits:
         transcribe_instruction: asks for the words of the sound that follows it.
         max_segment_seconds: longest piece of a recording that is transcribed at once.
         say_instruction: asks to read the text that follows it aloud.
+        max_say_characters: longest piece of a text that is read aloud at once.
         history_text_eos: an assistant's earlier answers end with ``text_eos``, as in the fine-tuning code; the
             released inference code leaves it out.
     """
@@ -59,6 +60,7 @@ class Habits:
     max_segment_seconds: float = 30.0
     history_text_eos: bool = False
     say_instruction: str = "Please read the following text aloud:"
+    max_say_characters: int = 200
 
 
 class KimiAudio:
@@ -188,7 +190,7 @@ class KimiAudio:
             DataError: when nothing in the text can be pronounced.
             ConfigError: when the model can't speak.
         """
-        for piece in spoken_pieces(text):
+        for piece in spoken_pieces(text, self.habits.max_say_characters):
             prompt = self.prompt([Message("user", "text", f"{self.habits.say_instruction} {piece}")], "both")
             for sound in self._answer(prompt, "both", seed, speech, options, reads=self.tokenizer.encode(piece)):
                 if isinstance(sound, np.ndarray):

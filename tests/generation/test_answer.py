@@ -103,7 +103,7 @@ def test_given_words_are_what_is_said(model: KimiAudio) -> None:
 
 def test_a_text_is_said_in_pieces(model: KimiAudio) -> None:
     text = "One sentence of some length stands here, and it goes on. " * 12
-    pieces = list(spoken_pieces(text))
+    pieces = list(spoken_pieces(text, 200))
     assert len(pieces) > 1
     sounds = list(model.say(text, seed=1, audio_temperature=1.0, audio_top_k=12))
     assert len(sounds) > len(pieces)

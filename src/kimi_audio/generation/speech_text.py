@@ -1,7 +1,7 @@
 """Text to be spoken, cut into pieces that a model says in one breath.
 
-for piece in spoken_pieces(open("book.txt").read()):
-    ...                                             # a sentence or a few short ones, at most 200 characters
+for piece in spoken_pieces(open("book.txt").read(), longest=200):
+    ...                                             # a sentence or a few short ones
 """
 
 import re
@@ -9,15 +9,14 @@ from collections.abc import Iterator
 
 from kimi_audio.errors import DataError
 
-LONGEST = 200
-"""Characters of a piece: about 15 s of speech."""
-
 SENTENCE = re.compile(r"(?<=[.!?…。！？])[\"'”’)\]]*\s+|\n\s*\n|(?<=[。！？])")
 CLAUSE = re.compile(r"(?<=[,;:，、；：])\s*|\s+[–—-]\s+")
 
 
-def spoken_pieces(text: str, longest: int = LONGEST) -> Iterator[str]:
+def spoken_pieces(text: str, longest: int) -> Iterator[str]:
     """Cut at the ends of sentences, else of clauses, else between words; short neighbours stay together.
+
+    Pieces have at most `longest` characters: 200 are about 15 s of speech.
 
     Raises:
         DataError: when nothing in the text can be pronounced.
