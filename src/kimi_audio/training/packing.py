@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -106,12 +106,19 @@ def pack(lengths: Sequence[int], capacity: int) -> list[list[int]]:
 
 
 def packed_hidden(
-    llm: AudioLLM, row: PackedRow, *, want_text: bool = True, want_audio: bool = True, compiled: bool = False
+    llm: AudioLLM,
+    row: PackedRow,
+    *,
+    want_text: bool = True,
+    want_audio: bool = True,
+    compiled: bool = False,
+    watch: Callable[[int, int, Tensor, Tensor], None] | None = None,
 ) -> tuple[Tensor | None, Tensor | None]:
     """States of both branches for every position of `row`, (N, D) each, ready for the heads.
 
-    Equal to `llm.hidden` of each document on its own, and None where that is. `compiled` fuses
-    what lies between the matrix products (`torch.compile`, which needs a C++ compiler on a CPU).
+    Equal to `llm.hidden` of each document on its own, and None where that is. `compiled` fuses what lies between the
+    matrix products (`torch.compile`, which needs a C++ compiler on a CPU). `watch` is shown what the audio branch
+    attends with: layer, document, queries (1, heads, T, head_dim) and keys of that document.
     """
     run_layer = _PackedLayer(row.lengths, compiled)
     x_1ND = llm.embed(row.audio_ids[None], row.text_ids[None], row.continuous_mask[None], row.features or None)
@@ -126,8 +133,8 @@ def packed_hidden(
     if not (want_audio and config.kimia_mimo_layers):
         return text_ND, None
     assert forked is not None, "the audio branch forks after the last layer"
-    for layer in model.mimo_layers:
-        forked = run_layer(layer, forked, tables)
+    for index, layer in enumerate(model.mimo_layers):
+        forked = run_layer(layer, forked, tables, partial(watch, index) if watch else None)
     return text_ND, model.mimo_norm(forked)[0]
 
 
@@ -138,9 +145,20 @@ class _PackedLayer:
         self.lengths = lengths
         self.project, self.finish = _fused() if compiled else (_project, _finish)
 
-    def __call__(self, layer: Any, x_1ND: Tensor, tables: tuple[Tensor, Tensor]) -> Tensor:
+    def __call__(
+        self,
+        layer: Any,
+        x_1ND: Tensor,
+        tables: tuple[Tensor, Tensor],
+        watch: Callable[[int, Tensor, Tensor], None] | None = None,
+    ) -> Tensor:
         parts = zip(*(part.split(self.lengths, 2) for part in self.project(layer, x_1ND, *tables)), strict=True)
-        return self.finish(layer, x_1ND, torch.cat([attend(q, k, v, causal=True) for q, k, v in parts], dim=2))
+        attended = []
+        for document, (q, k, v) in enumerate(parts):
+            if watch:
+                watch(document, q, k)
+            attended.append(attend(q, k, v, causal=True))
+        return self.finish(layer, x_1ND, torch.cat(attended, dim=2))
 
 
 def _project(layer: DecoderLayer, x_1ND: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -23,6 +23,7 @@ from kimi_audio.errors import ConfigError
 from kimi_audio.llm.model import AudioLLM
 from kimi_audio.prompt import Prompt
 from kimi_audio.tokenizer.acoustic import SEGMENT_SAMPLES, AcousticEncoder
+from kimi_audio.training.guided_attention import GuidedAttention
 from kimi_audio.training.mixture import Mixture
 from kimi_audio.training.objective import Objective, ParameterGroup, groups_by_prefix
 from kimi_audio.training.packing import PackedRow, packed_hidden
@@ -62,6 +63,7 @@ class LanguageObjective(Objective):
         dev: name → documents whose mean loss per target is reported by `evaluate`.
         measure: further dev metrics (error rates, accuracies), computed with the model in eval mode.
         compiled: run the layers through `torch.compile`.
+        guide_attention: weight of the guidance that teaches the audio branch to follow the text (`GuidedAttention`).
         text_loss: without, the audio stream alone is learned, and the trunk above the fork is not run.
     """
 
@@ -76,6 +78,7 @@ class LanguageObjective(Objective):
     dev: Mapping[str, list[Prompt]] = field(default_factory=dict)
     measure: Callable[[AudioLLM], Mapping[str, float]] | None = None
     compiled: bool = False
+    guide_attention: float = 0.0
     text_loss: bool = True
 
     def __post_init__(self) -> None:
@@ -93,21 +96,32 @@ class LanguageObjective(Objective):
 
     def loss(self, batch: PackedRow) -> tuple[Tensor, dict[str, float | Tensor]]:
         row = batch.to(self.device)
-        text, audio = self._stream_losses(row, self.regularisation.label_smoothing)
+        guide = GuidedAttention(row) if self.guide_attention and len(row.audio_at) else None
+        text, audio = self._stream_losses(row, self.regularisation.label_smoothing, guide)
         metrics: dict[str, float | Tensor] = {"tokens": len(row.audio_ids)}
         if self.text_loss and len(row.text_at):
             metrics["text_loss"] = text.detach()
         if len(row.audio_at):
             metrics["audio_loss"] = audio.detach()
-        return text + audio, metrics
+        if guide is None:
+            return text + audio, metrics
+        metrics["guide_loss"] = (astray := guide.loss()).detach()
+        return text + audio + self.guide_attention * astray, metrics
 
-    def _stream_losses(self, row: PackedRow, smoothing: float) -> tuple[Tensor, Tensor]:
+    def _stream_losses(
+        self, row: PackedRow, smoothing: float, guide: GuidedAttention | None = None
+    ) -> tuple[Tensor, Tensor]:
         if len(row.audio_at) and not self.llm.config.kimia_mimo_layers:
             raise ConfigError("the data hold speech to learn; the model has no audio branch: kimia_mimo_layers is 0.")
         if self.encoder is not None:
             row = replace(row, features=[self._encode(samples_L) for samples_L in row.features])
         text_ND, audio_ND = packed_hidden(
-            self.llm, row, want_text=self.text_loss, want_audio=len(row.audio_at) > 0, compiled=self.compiled
+            self.llm,
+            row,
+            want_text=self.text_loss,
+            want_audio=len(row.audio_at) > 0,
+            compiled=self.compiled,
+            watch=guide,
         )
         text = audio = torch.zeros((), device=self.device)
         if text_ND is not None:

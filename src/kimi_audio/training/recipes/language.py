@@ -113,11 +113,13 @@ class SftRecipe(LanguageRecipe):
 
     Attributes:
         audio_branch: a new one, for a model that only listens and is to learn to speak.
+        guide_attention: weight of a loss that teaches the audio branch which words it is saying (`GuidedAttention`).
         text_loss: without, the audio branch alone learns; what lies above its fork is not run. Freeze what lies below.
     """
 
     data: list[DataRecipe]
     audio_branch: AudioBranch | None = None
+    guide_attention: float = 0.0
     text_loss: bool = True
 
     def build(self) -> LanguageObjective:
@@ -136,7 +138,8 @@ class SftRecipe(LanguageRecipe):
                 source = _sft_source(data, data.dev, ears, replace(read, variants=CLEAN))
                 dev[data.task or data.manifest.stem] = _first(source, data.dev_items)
         mixture = Mixture(sources, [data.weight for data in self.data], self.capacity, self.train.seed)
-        return replace(self.objective(parts, vocab, mixture, dev), text_loss=self.text_loss)
+        objective = self.objective(parts, vocab, mixture, dev)
+        return replace(objective, text_loss=self.text_loss, guide_attention=self.guide_attention)
 
 
 @dataclass(frozen=True, kw_only=True)
