@@ -39,6 +39,8 @@ TEXT_IDS_PER_CODE, SPARE_TEXT_IDS = 0.6, 8
 CODES_PER_TEXT_ID, SPARE_CODES = 8, 25
 """Reading aloud stops at 8 codes (0.64 s) per text id and 2 s more: nobody speaks slower."""
 
+CODES_A_PUSH = 25
+"""Codes that are handed to the detokenizer at a time when all of them are there."""
 
 T = TypeVar("T")
 
@@ -108,8 +110,13 @@ class KimiAudio:
         save_parts(folder, self.parts)
 
     @property
+    def speaks(self) -> bool:
+        """Whether the model answers aloud: that takes an audio branch and a detokenizer."""
+        return self.detokenizer is not None and self.llm.config.kimia_mimo_layers > 0
+
+    @property
     def speech_rate(self) -> int:
-        """Samples a second of what the model says. Raises ConfigError for a model that can't speak."""
+        """Samples a second of what the model says. Raises ConfigError for a model without a detokenizer."""
         return self._mouth().sample_rate
 
     def listen(self, source: Any) -> Heard:
@@ -195,6 +202,23 @@ class KimiAudio:
             for sound in self._answer(prompt, "both", seed, speech, options, reads=self.tokenizer.encode(piece)):
                 if isinstance(sound, np.ndarray):
                     yield sound
+
+    def revoice(
+        self, source: Any, *, seed: int | None = None, speech: StreamConfig | None = None
+    ) -> Generator[np.ndarray, None, None]:
+        """Say a recording again in the model's voice: its semantic codes to samples (L,), as they are made.
+
+        Only the tokenizer and the detokenizer are at work. `source` and options as of `listen` and `generate`.
+
+        Raises:
+            AudioError: when the source holds no readable sound.
+            ConfigError: when the model has no detokenizer.
+        """
+        voice = self._mouth().stream(_noise(seed), speech)
+        samples = load_audio(source, SAMPLE_RATE, rate=SAMPLE_RATE if isinstance(source, np.ndarray) else None)
+        for codes in self.semantic.encode([samples])[0].split(CODES_A_PUSH):
+            yield voice.push(codes.tolist()).cpu().numpy()
+        yield voice.flush().cpu().numpy()
 
     def ask(self, instruction: str, *sources: Any, **options: Any) -> Reply:
         """Answer a written instruction about any number of sounds."""

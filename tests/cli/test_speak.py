@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ import soundfile
 from tiny_model import tiny_model
 from typer.testing import CliRunner, Result
 
+from kimi_audio.checkpoint.layout import save_parts
 from kimi_audio.cli import app
+from kimi_audio.llm.model import AudioLLM
 
 SPEECH = str(Path(__file__).parents[2] / "examples" / "kathleen.flac")
 COMMAND = [sys.executable, "-c", "from kimi_audio.cli import main; main()"]
@@ -92,9 +95,9 @@ def test_a_failure_overwrites_nothing(model: str, listener: str, tmp_path: Path)
 
 
 def test_a_model_that_only_listens_says_so(listener: str, tmp_path: Path) -> None:
-    for arguments in (["say", "Hello."], ["chat", SPEECH]):
+    for arguments in (["say", "Hello."], ["chat", SPEECH], ["revoice", SPEECH]):
         result = run(*arguments, "-o", tmp_path / "x.wav", "--model", listener)
-        assert result.exit_code == 2 and "no detokenizer" in result.stderr
+        assert result.exit_code == 2 and "can't speak" in result.stderr
     result = run("chat", SPEECH, "--model", listener)
     assert (result.exit_code, result.stderr) == (0, "") and result.stdout
 
@@ -147,3 +150,23 @@ def test_a_conversation_takes_text_and_sounds_and_outlives_mistakes(model: str, 
 def test_a_question_that_is_not_there(model: str) -> None:
     result = run("chat", "missing.wav", "--model", model)
     assert result.exit_code == 2 and "missing.wav: no such file" in result.stderr
+
+
+def test_a_recording_is_said_again(model: str, tmp_path: Path) -> None:
+    """By a model without an audio branch, too: nothing of the language model is at work."""
+    parts = tiny_model(speaks=True).parts
+    parts.llm = AudioLLM(replace(parts.llm.config, kimia_mimo_layers=0)).eval()
+    save_parts(tmp_path / "mouth", parts)
+    options = ["-o", tmp_path / "a.wav", "--seed", "1", "--model", tmp_path / "mouth"]
+    result = run("revoice", SPEECH, *options)
+    assert result.exit_code == 0 and "s of speech in" in result.stderr
+    first = (tmp_path / "a.wav").read_bytes()
+    assert soundfile.info(tmp_path / "a.wav").duration == pytest.approx(soundfile.info(SPEECH).duration, abs=0.1)
+    assert run("revoice", SPEECH, *options).exit_code == 0 and (tmp_path / "a.wav").read_bytes() == first
+
+    result = run("revoice", tmp_path / "none.wav", *options)
+    assert result.exit_code == 2 and "none.wav" in result.stderr and (tmp_path / "a.wav").read_bytes() == first
+    result = run("say", "Hello.", *options)
+    assert result.exit_code == 2 and "no audio branch" in result.stderr and (tmp_path / "a.wav").read_bytes() == first
+    assert run("chat", SPEECH, "--model", tmp_path / "mouth").exit_code == 0
+    assert run("revoice", SPEECH, "--model", tmp_path / "mouth").exit_code == 2

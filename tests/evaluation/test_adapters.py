@@ -105,6 +105,21 @@ def test_a_spoken_answer_comes_with_the_time_to_its_first_sound(speaker: KimiAud
     assert again.audio is not None and np.array_equal(answer.audio, again.audio) and answer.text == again.text
 
 
+def test_a_recording_goes_through_the_detokenizer(tmp_path: Path) -> None:
+    model = tiny_model(speaks=True)
+    model.save(tmp_path / "speaker")
+    adapter = make_adapter(f"revoiced:{tmp_path / 'speaker'}", seed=5)
+    assert adapter.name == "revoiced by speaker" and can_do(adapter, benchmark(speaks=True))
+    answer = adapter.generate(
+        Sample("1", (), None, "A text.", fields={"recording": str(SPEECH)}), benchmark(speaks=True)
+    )
+    expected = np.concatenate(list(KimiAudio.from_pretrained(tmp_path / "speaker").revoice(SPEECH, seed=5)))
+    assert answer.audio is not None and np.array_equal(answer.audio, expected)
+    assert answer.text == "A text." and answer.first_sound
+    with pytest.raises(DataError, match="no recording of somebody"):
+        adapter.generate(Sample("1", (), None, "A text."), benchmark(speaks=True))
+
+
 def test_a_model_is_named_by_its_folder_and_known_by_its_weights(
     listener: KimiAudioAdapter, folder: Path, tmp_path: Path
 ) -> None:

@@ -19,7 +19,7 @@ from kimi_audio.cli import evaluation
 from kimi_audio.cli.common import INTERRUPTED
 from kimi_audio.cli.listen import ask, transcribe
 from kimi_audio.cli.models import info, verify
-from kimi_audio.cli.speak import chat, say
+from kimi_audio.cli.speak import chat, revoice, say
 from kimi_audio.cli.training import train
 
 app = typer.Typer(
@@ -28,7 +28,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
 )
-for command in (transcribe, ask, say, chat, verify, info, train):
+for command in (transcribe, ask, say, revoice, chat, verify, info, train):
     app.command()(command)
 app.add_typer(evaluation.app, name="eval")
 

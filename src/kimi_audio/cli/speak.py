@@ -1,4 +1,4 @@
-"""`say` and `chat`: text to speech, and conversations in which both sides may speak."""
+"""`say`, `revoice` and `chat`: text to speech, speech to speech, and conversations in which both sides may speak."""
 
 import signal
 import sys
@@ -62,16 +62,41 @@ def say(
 ) -> None:
     """Say a text of any length. Ctrl-C stops; what was said so far is kept."""
     words = _words(text, file)
-    output = speaking.output
-    if output is None and not speaking.play:
-        raise ConfigError("where should the sound go? Give -o FILE.wav, --play or both")
+    output = _destination(speaking)
     with _mouth(speaking) as mouth:
         speaker = loading.load()
-        started, first = time.perf_counter(), None
-        for samples in speaker.say(words, seed=speaking.seed, speech=speaking.manner(speaker)):
+        _utter(speaker.say(words, seed=speaking.seed, speech=speaking.manner(speaker)), speaker, mouth, output)
+
+
+@common.command
+def revoice(
+    recording: Annotated[str, typer.Argument(metavar="AUDIO", help="What is said again; - reads standard input.")],
+    *,
+    speaking: Speaking,
+    loading: common.Loading,
+) -> None:
+    """Say a recording again in the model's voice. Of the model, only the codes and what makes sound of them."""
+    output = _destination(speaking)
+    with _mouth(speaking) as mouth:
+        speaker, source = loading.load(), sys.stdin.buffer.read() if recording == "-" else recording
+        _utter(speaker.revoice(source, seed=speaking.seed, speech=speaking.manner(speaker)), speaker, mouth, output)
+
+
+def _destination(speaking: Speaking) -> Path | None:
+    """The file to write. Raises ConfigError where sound would go nowhere."""
+    if speaking.output is None and not speaking.play:
+        raise ConfigError("where should the sound go? Give -o FILE.wav, --play or both")
+    return speaking.output
+
+
+def _utter(sounds: Iterator[Any], speaker: "KimiAudio", mouth: "Mouth", output: Path | None) -> None:
+    """Let sounds be heard as they are made, and tell how quick that was."""
+    started, first = time.perf_counter(), None
+    for samples in sounds:
+        if len(samples):
             first = first or time.perf_counter() - started
             mouth.write(samples, speaker.speech_rate)
-        elapsed = time.perf_counter() - started
+    elapsed = time.perf_counter() - started
     common.tell(
         f"{mouth.seconds:.1f} s of speech in {elapsed:.1f} s ({elapsed / max(mouth.seconds, 1e-9):.2f} × real time), "
         f"the first after {first or elapsed:.2f} s" + (f"; wrote {output}" if output else "")
@@ -94,8 +119,8 @@ def chat(
         if question is not None and not Path(question).is_file():
             raise DataError(f"{question}: no such file; a question is a sound file")
         partner = loading.load()
-        if partner.detokenizer is None and (speaking.output or speaking.play):
-            raise ConfigError("this model has no detokenizer and can't speak; leave out -o and --play for its text")
+        if not partner.speaks and (speaking.output or speaking.play):
+            raise ConfigError("this model can't speak; leave out -o and --play for its text")
         if question is not None:
             _answer(partner, [_message("audio", question)], mouth, speaking)
             return
@@ -108,7 +133,7 @@ def chat(
 
 def _answer(partner: "KimiAudio", messages: "list[Message]", mouth: "Mouth", speaking: Speaking) -> "Reply":
     """Print and say the answer as it is made."""
-    output_type = "text" if partner.detokenizer is None else "both"
+    output_type = "both" if partner.speaks else "text"
     speech = speaking.manner(partner)
     with closing(partner.stream(messages, output_type, seed=speaking.seed, speech=speech)) as answer:
         for piece in answer:

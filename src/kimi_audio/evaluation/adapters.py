@@ -31,6 +31,7 @@ ACCEPTED = """\
 tiny                              the bundled model
 FOLDER or OWNER/NAME              any other Kimi-Audio, here or on the hub
 recordings                        the people who recorded the texts, where texts are read aloud
+revoiced:FOLDER                   the same recordings, said again by a Kimi-Audio's detokenizer
 whisper:FOLDER                    a Whisper in Hugging Face layout, by faster-whisper
 whisper-hf:FOLDER                 the same, by transformers
 openai:MODEL@URL                  chat about sounds with an OpenAI-compatible endpoint
@@ -54,6 +55,8 @@ def make_adapter(spec: str, *, seed: int = 0, timeout: float = 600.0) -> Adapter
     kind, colon, rest = spec.partition(":")
     if not colon:
         return RecordingAdapter() if spec == "recordings" else KimiAudioAdapter(None if spec == "tiny" else spec, seed)
+    if kind == "revoiced":
+        return RevoicingAdapter(None if rest == "tiny" else rest, seed)
     if kind in ("whisper", "whisper-hf"):
         if not rest or not Path(rest).is_dir():
             raise ConfigError(f"model {spec!r}: there is no folder {rest!r}")
@@ -82,36 +85,43 @@ class KimiAudioAdapter:
         self.name = Path(name).resolve().name if name else folder.name
         self.fingerprint = fingerprint(folder)
         self._seed = seed
-        self._model = KimiAudio.from_pretrained(folder, dtype="auto")
-        self.speaks = self._model.detokenizer is not None
+        self.model = KimiAudio.from_pretrained(folder, dtype="auto")
+        self.speaks = self.model.speaks
 
     def generate(self, sample: Sample, benchmark: Benchmark) -> Output:
         options = whole_options(benchmark.sampling)
         if sample.instruction is None and not benchmark.speaks:
-            return Output(" ".join(self._model.transcribe(path, **options).text for path in sample.to_transcribe()))
+            return Output(" ".join(self.model.transcribe(path, **options).text for path in sample.to_transcribe()))
         asked = [Message("user", "text", sample.instruction)] if sample.instruction else []
         messages = [*sample.history, *asked, *(Message("user", "audio", path) for path in sample.audios)]
         if benchmark.reads_aloud:
             return self._read(sample.reference)
         if not benchmark.speaks:
-            return Output(self._model.generate(messages, seed=self._seed, break_loops=True, **options).text)
+            return Output(self.model.generate(messages, seed=self._seed, break_loops=True, **options).text)
         return self._speak(messages, options)
 
     def _read(self, text: str) -> Output:
         started, first_sound, parts = time.perf_counter(), None, [np.zeros(0, np.float32)]
-        for part in self._model.say(text, seed=self._seed):
+        for part in self.model.say(text, seed=self._seed):
             first_sound = first_sound or time.perf_counter() - started
             parts.append(part)
-        return Output(text, np.concatenate(parts), self._model.speech_rate, first_sound=first_sound)
+        return Output(text, np.concatenate(parts), self.model.speech_rate, first_sound=first_sound)
 
     def _speak(self, messages: list[Message], options: dict[str, Any]) -> Output:
         started, first_sound = time.perf_counter(), None
-        answer = self._model.stream(messages, "both", seed=self._seed, **options)
+        answer = self.model.stream(messages, "both", seed=self._seed, **options)
         for piece in answer:
             if first_sound is None and isinstance(piece, np.ndarray):
                 first_sound = time.perf_counter() - started
         reply = answer.reply
-        return Output(reply.text, reply.audio, self._model.speech_rate, first_sound=first_sound)
+        return Output(reply.text, reply.audio, self.model.speech_rate, first_sound=first_sound)
+
+
+def recording_of(sample: Sample) -> str:
+    """The path of somebody reading the text of a sample. Raises DataError if nobody does."""
+    if not sample.fields.get("recording"):
+        raise DataError(f"{sample.id}: there is no recording of somebody reading this")
+    return sample.fields["recording"]
 
 
 class RecordingAdapter:
@@ -120,9 +130,26 @@ class RecordingAdapter:
     name, fingerprint, takes_instructions, speaks = "recordings", "recordings", True, True
 
     def generate(self, sample: Sample, benchmark: Benchmark) -> Output:
-        if not sample.fields.get("recording"):
-            raise DataError(f"{sample.id}: there is no recording of somebody reading this")
-        return Output(sample.reference, load_audio(sample.fields["recording"], SPEECH_RATE), SPEECH_RATE)
+        return Output(sample.reference, load_audio(recording_of(sample), SPEECH_RATE), SPEECH_RATE)
+
+
+class RevoicingAdapter:
+    """The same recordings through a model's semantic tokenizer and detokenizer: the best that its voice can be."""
+
+    takes_instructions = speaks = True
+
+    def __init__(self, name: str | None, seed: int = 0) -> None:
+        model = KimiAudioAdapter(name, seed)
+        self.name, self.fingerprint = f"revoiced by {model.name}", model.fingerprint
+        self._model, self._seed = model.model, seed
+
+    def generate(self, sample: Sample, benchmark: Benchmark) -> Output:
+        started, first_sound, parts = time.perf_counter(), None, []
+        for part in self._model.revoice(recording_of(sample), seed=self._seed):
+            if len(part):
+                first_sound = first_sound or time.perf_counter() - started
+            parts.append(part)
+        return Output(sample.reference, np.concatenate(parts), self._model.speech_rate, first_sound=first_sound)
 
 
 class ChatAdapter:
