@@ -32,9 +32,9 @@ from kimi_audio.checkpoint.files import write_json
 from kimi_audio.checkpoint.layout import load_parts
 from kimi_audio.detokenizer.flow import FlowConfig, FlowTransformer, euler, solve
 from kimi_audio.detokenizer.streaming import FRAMES_PER_CODE, Detokenizer, StreamConfig
-from kimi_audio.detokenizer.vocoder import BigVGAN, VocoderConfig, unfolded
+from kimi_audio.detokenizer.vocoder import BigVGAN, VocoderConfig, log_mel, unfolded
 from kimi_audio.evaluation.speech import spectral_jumps
-from kimi_audio.training.objectives.flow import CODES_PER_SECOND, log_mel
+from kimi_audio.training.objectives.flow import CODES_PER_SECOND
 
 CODES, CHUNK, LOOK_AHEAD, STEPS = 1024, 30, 12, 29
 FLOW = FlowConfig(80, CODES, hidden_size=512, depth=8, num_heads=8, mel_mean=-4.479605, mel_std=3.4584913)

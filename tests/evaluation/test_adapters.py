@@ -14,6 +14,7 @@ import pytest
 import soundfile
 from tiny_model import tiny_model
 
+from kimi_audio.audio.decode import load_audio
 from kimi_audio.errors import AudioError, CheckpointError, ConfigError, DataError
 from kimi_audio.evaluation.adapters import KimiAudioAdapter, make_adapter
 from kimi_audio.evaluation.benchmarks import Benchmark
@@ -118,6 +119,19 @@ def test_a_recording_goes_through_the_detokenizer(tmp_path: Path) -> None:
     assert answer.text == "A text." and answer.first_sound
     with pytest.raises(DataError, match="no recording of somebody"):
         adapter.generate(Sample("1", (), None, "A text."), benchmark(speaks=True))
+
+
+def test_a_recording_goes_through_a_vocoder_alone(tmp_path: Path) -> None:
+    model = tiny_model(speaks=True)
+    model.save(tmp_path)
+    adapter = make_adapter(f"vocoded:{tmp_path / 'vocoder'}")
+    read = Sample("1", (), None, "A text.", fields={"recording": str(SPEECH)})
+    answer = adapter.generate(read, benchmark(speaks=True))
+    recording = load_audio(SPEECH, answer.rate)
+    assert adapter.name == "vocoded by vocoder" and answer.rate == 24_000
+    assert answer.audio is not None and abs(len(answer.audio) - len(recording)) < 480
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        make_adapter(f"vocoded:{tmp_path / 'nothing'}")
 
 
 def test_a_model_is_named_by_its_folder_and_known_by_its_weights(

@@ -230,6 +230,21 @@ def test_a_detokenizer_from_nothing_to_a_model_that_has_one(folder):
     assert len(both([1, 2, 3])) == 3 * 1920
 
 
+def test_a_new_flow_with_a_vocoder_that_is_there(folder):
+    first = SPEAKING.format(objective="vocoder", model="init") + FRESH.replace("kernels", "istft_hop: 4, kernels")
+    first += "discriminator_channels: 2\nbatch: 2\nsegment_frames: 8\n"
+    (folder / "vocoder.yaml").write_text(first.replace("kernels", "upsample_rates: [10, 12], kernels"))
+    run_recipe(folder / "vocoder.yaml")
+    fresh = FRESH.replace("}", ", vocoder: runs/vocoder/model/vocoder}")
+    (folder / "flow.yaml").write_text(SPEAKING.format(objective="flow", model="init") + fresh)
+    run_recipe(folder / "flow.yaml")
+    one, both = (load_parts(folder / f"runs/{name}/model").detokenizer for name in ("vocoder", "flow"))
+    assert one is not None and both is not None and both.vocoder.config == one.vocoder.config
+    assert torch.equal(one.vocoder.conv_pre.weight, both.vocoder.conv_pre.weight)
+    assert not torch.equal(one.flow.input_linear.weight, both.flow.input_linear.weight)
+    assert len(both([1, 2, 3])) == 3 * 1920
+
+
 def test_a_new_detokenizer_is_asked_for_just_where_there_is_none(folder):
     (folder / "flow.yaml").write_text(SPEAKING.format(objective="flow", model="init"))
     with pytest.raises(ConfigError, match="has no detokenizer; set fresh"):

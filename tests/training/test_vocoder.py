@@ -6,13 +6,13 @@ import pytest
 import torch
 from training.sounds import RATE, make_vocoder, tone_store
 
+from kimi_audio.detokenizer.vocoder import log_mel
 from kimi_audio.training.discriminators import (
     Discriminators,
     adversarial_loss,
     discriminator_loss,
     feature_matching_loss,
 )
-from kimi_audio.training.objectives.flow import log_mel
 from kimi_audio.training.objectives.vocoder import (
     MATCHING_WEIGHT,
     MEL_WEIGHT,

@@ -48,17 +48,22 @@ def load_detokenizer(
     """
     if not has_detokenizer(folder):
         return None
-    flow_folder, vocoder_folder = folder / FLOW_FOLDER, folder / VOCODER_FOLDER
+    flow_folder = folder / FLOW_FOLDER
     flow_config = _parsed(flow_folder / "config.yaml", FlowConfig.from_dict, read_yaml)
-    vocoder_config = _parsed(vocoder_folder / "config.json", VocoderConfig.from_dict, read_json)
-    if flow_config.input_size != vocoder_config.num_mels:
+    vocoder = load_vocoder(folder / VOCODER_FOLDER, device)
+    if flow_config.input_size != vocoder.config.num_mels:
         raise CheckpointError(
             f"{folder}: {FLOW_FOLDER} makes {flow_config.input_size} mel bins; {VOCODER_FOLDER} reads "
-            f"{vocoder_config.num_mels}."
+            f"{vocoder.config.num_mels}."
         )
     flow = _load(flow_folder, lambda: FlowTransformer(flow_config), _flow_state, dtype, device)
-    vocoder = _load(vocoder_folder, lambda: BigVGAN(vocoder_config), _vocoder_state, torch.float32, device)
     return Detokenizer(flow, vocoder, config)
+
+
+def load_vocoder(folder: Path, device: torch.device | str = "cpu") -> BigVGAN:
+    """The vocoder of a folder with its `config.json` and weights. Raises CheckpointError as `load_detokenizer`."""
+    config = _parsed(folder / "config.json", VocoderConfig.from_dict, read_json)
+    return _load(folder, lambda: BigVGAN(config), _vocoder_state, torch.float32, device)
 
 
 def detokenizer_tensors(folder: Path) -> list[tuple[str, str, tuple[int, ...], torch.dtype]]:

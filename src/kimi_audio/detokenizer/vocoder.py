@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kimi_audio.audio.vocoder_mel import vocoder_log_mel
+
 TAPS = 12
 """Length of the anti-aliasing filters."""
 
@@ -234,6 +236,13 @@ class BigVGAN(nn.Module):
         x_BCT = self.conv_post(self.activation_post(x_BCT))
         samples_BL = inverse_stft(x_BCT, self.config.istft_hop) if self.config.istft_hop else x_BCT[:, 0]
         return samples_BL.tanh() if self.config.use_tanh_at_final else samples_BL.clamp(-1.0, 1.0)
+
+
+def log_mel(samples_BL: Tensor, config: VocoderConfig) -> Tensor:
+    """The mels (B, T, M) that a vocoder of this configuration reads, of samples (B, L)."""
+    return vocoder_log_mel(samples_BL, n_fft=config.n_fft, hop=config.hop_size, window=config.win_size,
+                           n_mels=config.num_mels, rate=config.sampling_rate, fmin=config.fmin,
+                           fmax=config.fmax)  # fmt: skip
 
 
 def inverse_stft(x_BCT: Tensor, hop: int) -> Tensor:

@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from kimi_audio.audio.decode import load_audio
 from kimi_audio.checkpoint.hub import resolve
+from kimi_audio.checkpoint.speaking import load_vocoder
+from kimi_audio.detokenizer.vocoder import log_mel
 from kimi_audio.errors import CheckpointError, ConfigError, DataError
 from kimi_audio.evaluation.benchmarks import Benchmark
 from kimi_audio.evaluation.command import CommandAdapter, hashed, whole_options
@@ -32,6 +35,7 @@ tiny                              the bundled model
 FOLDER or OWNER/NAME              any other Kimi-Audio, here or on the hub
 recordings                        the people who recorded the texts, where texts are read aloud
 revoiced:FOLDER                   the same recordings, said again by a Kimi-Audio's detokenizer
+vocoded:FOLDER                    the same recordings, through mels and the vocoder of this folder
 whisper:FOLDER                    a Whisper in Hugging Face layout, by faster-whisper
 whisper-hf:FOLDER                 the same, by transformers
 openai:MODEL@URL                  chat about sounds with an OpenAI-compatible endpoint
@@ -57,6 +61,8 @@ def make_adapter(spec: str, *, seed: int = 0, timeout: float = 600.0) -> Adapter
         return RecordingAdapter() if spec == "recordings" else KimiAudioAdapter(None if spec == "tiny" else spec, seed)
     if kind == "revoiced":
         return RevoicingAdapter(None if rest == "tiny" else rest, seed)
+    if kind == "vocoded":
+        return VocodingAdapter(Path(rest))
     if kind in ("whisper", "whisper-hf"):
         if not rest or not Path(rest).is_dir():
             raise ConfigError(f"model {spec!r}: there is no folder {rest!r}")
@@ -150,6 +156,23 @@ class RevoicingAdapter:
                 first_sound = first_sound or time.perf_counter() - started
             parts.append(part)
         return Output(sample.reference, np.concatenate(parts), self._model.speech_rate, first_sound=first_sound)
+
+
+class VocodingAdapter:
+    """The same recordings as mels and then through a vocoder: the best that a flow can come to with it."""
+
+    takes_instructions = speaks = True
+
+    def __init__(self, folder: Path) -> None:
+        self.name, self.fingerprint = f"vocoded by {folder.resolve().name}", fingerprint(folder)
+        self._vocoder = load_vocoder(folder)
+
+    @torch.inference_mode()
+    def generate(self, sample: Sample, benchmark: Benchmark) -> Output:
+        config = self._vocoder.config
+        samples_1L = torch.from_numpy(load_audio(recording_of(sample), config.sampling_rate))[None]
+        made_1L = self._vocoder(log_mel(samples_1L, config))
+        return Output(sample.reference, made_1L[0].numpy(), config.sampling_rate)
 
 
 class ChatAdapter:

@@ -20,11 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kimi_audio.audio.vocoder_mel import vocoder_log_mel
 from kimi_audio.data.waveforms import WaveformStore
 from kimi_audio.detokenizer.flow import CACHE_TIME, TIME_SCALE, FlowTransformer, whole_time
 from kimi_audio.detokenizer.streaming import FRAMES_PER_CODE
-from kimi_audio.detokenizer.vocoder import VocoderConfig
+from kimi_audio.detokenizer.vocoder import VocoderConfig, log_mel
 from kimi_audio.training.length_batches import length_batches
 from kimi_audio.training.objective import Objective, ParameterGroup, groups_by_prefix
 
@@ -171,13 +170,6 @@ class FlowObjective(Objective):
         codes = codes[first : first + self.longest]
         mel_1TM = log_mel(samples[first * width : (first + len(codes)) * width][None], self.mels)
         return codes, mel_1TM[0]
-
-
-def log_mel(samples_BL: Tensor, config: VocoderConfig) -> Tensor:
-    """The mels (B, T, M) that a vocoder of this configuration reads, of samples (B, L)."""
-    return vocoder_log_mel(samples_BL, n_fft=config.n_fft, hop=config.hop_size, window=config.win_size,
-                           n_mels=config.num_mels, rate=config.sampling_rate, fmin=config.fmin,
-                           fmax=config.fmax)  # fmt: skip
 
 
 def draw_chunks(codes: int, seconds: tuple[float, float], rng: np.random.Generator) -> Tensor:

@@ -20,7 +20,7 @@ from torch.func import functional_call
 
 from kimi_audio.audio.vocoder_mel import vocoder_log_mel
 from kimi_audio.data.waveforms import WaveformStore
-from kimi_audio.detokenizer.vocoder import BigVGAN
+from kimi_audio.detokenizer.vocoder import BigVGAN, log_mel
 from kimi_audio.training.discriminators import (
     COUNT,
     Discriminators,
@@ -30,7 +30,6 @@ from kimi_audio.training.discriminators import (
     feature_matching_loss,
 )
 from kimi_audio.training.objective import Objective, ParameterGroup, groups_by_prefix
-from kimi_audio.training.objectives.flow import log_mel
 
 MEL_SCALES = ((32, 5), (64, 10), (128, 20), (256, 40), (512, 80), (1024, 160), (2048, 320))
 """Window in samples and number of mel bins; windows advance by a quarter."""

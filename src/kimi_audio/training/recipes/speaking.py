@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kimi_audio.checkpoint.layout import ModelParts, load_parts, save_parts
+from kimi_audio.checkpoint.speaking import load_vocoder
 from kimi_audio.data.waveforms import WaveformStore
 from kimi_audio.detokenizer.flow import FlowConfig, FlowTransformer
 from kimi_audio.detokenizer.streaming import Detokenizer
@@ -31,6 +32,7 @@ class FreshDetokenizer:
         channels: of the vocoder's first layer; officially 2048.
         upsample_rates: of the vocoder; their product, with `istft_hop` if that is set, is 480.
         kernels, dilations: of its residual blocks; officially 3, 5, 7, 11 and 1, 3, 5.
+        vocoder: folder of a trained one, to take instead.
     """
 
     hidden_size: int = 320
@@ -41,12 +43,15 @@ class FreshDetokenizer:
     kernels: tuple[int, ...] = (3, 7)
     dilations: tuple[int, ...] = (1, 3)
     istft_hop: int = 0
+    vocoder: Path | None = None
 
     def build(self, codes: int) -> Detokenizer:
-        """A detokenizer of `codes` codes with random weights."""
+        """A detokenizer of `codes` codes with random weights, but for a vocoder that is given."""
         flow = FlowTransformer(
             FlowConfig(80, codes, self.hidden_size, self.depth, self.num_heads, mel_mean=MEL_MEAN, mel_std=MEL_STD)
         )
+        if self.vocoder is not None:
+            return Detokenizer(flow, load_vocoder(self.vocoder))
         vocoder = VocoderConfig(
             upsample_rates=self.upsample_rates,
             upsample_kernel_sizes=tuple(2 * rate if rate % 2 == 0 else 2 * rate - 1 for rate in self.upsample_rates),
