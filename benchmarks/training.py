@@ -55,6 +55,7 @@ def step(llm: AudioLLM, optimizer: torch.optim.Optimizer, row: PackedRow, bfloat
     started = time.perf_counter()
     with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
         text_ND, _ = packed_hidden(llm, row, want_audio=False, compiled=compiled)
+        assert text_ND is not None
         loss = F.cross_entropy(llm.lm_head(text_ND[row.text_at]).float(), row.text_labels)
     loss.backward()
     optimizer.step()
