@@ -1,7 +1,7 @@
 """Kimi-Audio, complete and open: sound and text in, text out.
 
-from kimi_audio import KimiAudio
-KimiAudio.from_pretrained().transcribe("talk.wav").text
+    from kimi_audio import KimiAudio
+    KimiAudio.from_pretrained().transcribe("talk.wav").text
 """
 
 from importlib import import_module

@@ -11,17 +11,8 @@ class KVCache:
     `advance(n)` is called once after all layers of a step have written.
     """
 
-    def __init__(
-        self,
-        num_layers: int,
-        batch: int,
-        kv_heads: int,
-        head_dim: int,
-        *,
-        capacity: int = 256,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-    ) -> None:
+    def __init__(self, num_layers: int, batch: int, kv_heads: int, head_dim: int, *, capacity: int = 256,
+                 dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> None:
         self.length = 0
         shape = (num_layers, batch, kv_heads, capacity, head_dim)
         self._k = torch.empty(shape, dtype=dtype, device=device)

@@ -27,9 +27,8 @@ def _mel_to_hz(mel: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=32)
-def mel_filters(
-    n_mels: int, n_fft: int = N_FFT, sample_rate: int = SAMPLE_RATE, fmin: float = 0.0, fmax: float | None = None
-) -> Tensor:
+def mel_filters(n_mels: int, n_fft: int = N_FFT, sample_rate: int = SAMPLE_RATE,
+                fmin: float = 0.0, fmax: float | None = None) -> Tensor:
     """Area-normalised triangular Slaney filters, float32 (n_mels, n_fft // 2 + 1)."""
     bins_hz = np.linspace(0.0, sample_rate / 2, n_fft // 2 + 1)
     low, high = _hz_to_mel(np.array([fmin, fmax or sample_rate / 2]))

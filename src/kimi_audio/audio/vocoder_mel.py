@@ -13,17 +13,8 @@ from torch import Tensor
 from kimi_audio.audio.log_mel import mel_filters
 
 
-def vocoder_log_mel(
-    samples_BL: Tensor,
-    *,
-    n_fft: int,
-    hop: int,
-    window: int,
-    n_mels: int,
-    rate: int,
-    fmin: float = 0.0,
-    fmax: float | None = None,
-) -> Tensor:
+def vocoder_log_mel(samples_BL: Tensor, *, n_fft: int, hop: int, window: int, n_mels: int, rate: int,
+                    fmin: float = 0.0, fmax: float | None = None) -> Tensor:
     """Log-mels (B, T, n_mels) of float samples; L must exceed (n_fft − hop) / 2."""
     padded = F.pad(samples_BL.float()[:, None], ((n_fft - hop) // 2,) * 2, mode="reflect")[:, 0]
     hann = torch.hann_window(window, device=samples_BL.device)

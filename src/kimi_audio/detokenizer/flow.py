@@ -103,9 +103,8 @@ class SelfAttention(nn.Module):
         self.heads = heads
         self.qkv, self.proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
 
-    def forward(
-        self, x_BTD: Tensor, rotary_Td: Tensor, mask: Tensor | None, cache: KVCache | None, index: int
-    ) -> Tensor:
+    def forward(self, x_BTD: Tensor, rotary_Td: Tensor, mask: Tensor | None,
+                cache: KVCache | None, index: int) -> Tensor:
         q, k, v = self.qkv(x_BTD).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         q, k = rotate_pairs(q, rotary_Td), rotate_pairs(k, rotary_Td)
         if cache is not None:
@@ -150,9 +149,8 @@ class Block(nn.Module):
         self.attn, self.mlp = SelfAttention(dim, config.num_heads), Mlp(dim, int(dim * config.mlp_ratio))
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(dim, 6 * dim))
 
-    def forward(
-        self, x_BNrD: Tensor, c_BND: Tensor, rotary_Td: Tensor, mask: Tensor | None, cache: KVCache | None, index: int
-    ) -> Tensor:
+    def forward(self, x_BNrD: Tensor, c_BND: Tensor, rotary_Td: Tensor, mask: Tensor | None,
+                cache: KVCache | None, index: int) -> Tensor:
         shift, scale, gate, shift_mlp, scale_mlp, gate_mlp = self.adaLN_modulation(c_BND).chunk(6, -1)
         attended_BTD = self.attn(modulated(x_BNrD, shift, scale).flatten(1, 2), rotary_Td, mask, cache, index)
         x_BNrD = x_BNrD + gate.unsqueeze(2) * attended_BTD.view_as(x_BNrD)
@@ -187,17 +185,8 @@ class FlowTransformer(nn.Module):
         return KVCache(config.depth, batch, config.num_heads, config.hidden_size // config.num_heads,
                        capacity=capacity, dtype=weight.dtype, device=weight.device)  # fmt: skip
 
-    def forward(
-        self,
-        x_BTM: Tensor,
-        codes_BN: Tensor,
-        times: Tensor,
-        *,
-        start: int = 0,
-        positions_T: Tensor | None = None,
-        mask: Tensor | None = None,
-        cache: KVCache | None = None,
-    ) -> Tensor:
+    def forward(self, x_BTM: Tensor, codes_BN: Tensor, times: Tensor, *, start: int = 0,
+                positions_T: Tensor | None = None, mask: Tensor | None = None, cache: KVCache | None = None) -> Tensor:
         """Velocity (B, T, M).
 
         Args:
@@ -245,15 +234,8 @@ def naive_euler(steps: int) -> Schedule:
     return [(time, torch.tensor((1 - 1e-4) / steps)) for time in torch.linspace(0, 1, steps)]
 
 
-def velocity(
-    flow: FlowTransformer,
-    x_BTM: Tensor,
-    codes_BN: Tensor,
-    times_B: Tensor,
-    start: int = 0,
-    cache: KVCache | None = None,
-    guidance: float = 0.0,
-) -> Tensor:
+def velocity(flow: FlowTransformer, x_BTM: Tensor, codes_BN: Tensor, times_B: Tensor, start: int = 0,
+             cache: KVCache | None = None, guidance: float = 0.0) -> Tensor:
     """Velocity (B, T, M) with classifier-free guidance; rows without codes then follow those with, in `cache` too."""
     if not guidance:
         return flow(x_BTM, codes_BN, times_B, start=start, cache=cache)
@@ -264,16 +246,8 @@ def velocity(
 
 
 @torch.inference_mode()
-def solve(
-    flow: FlowTransformer,
-    noise_BTM: Tensor,
-    codes_BN: Tensor,
-    schedule: Schedule,
-    *,
-    start: int = 0,
-    cache: KVCache | None = None,
-    guidance: float = 0.0,
-) -> Tensor:
+def solve(flow: FlowTransformer, noise_BTM: Tensor, codes_BN: Tensor, schedule: Schedule, *, start: int = 0,
+          cache: KVCache | None = None, guidance: float = 0.0) -> Tensor:
     """Normalised mels (B, T, M) from noise; see `velocity` and `FlowTransformer.forward` for the arguments."""
     x_BTM = noise_BTM
     for time, width in schedule:

@@ -74,8 +74,7 @@ class VocoderConfig:
         return cls(**{name: _tuples(value) for name, value in known.items()})
 
     def to_dict(self) -> dict[str, Any]:
-        own = asdict(self)
-        return {**FIXED, **(own if self.istft_hop else {name: own[name] for name in own if name != "istft_hop"})}
+        return {**FIXED, **asdict(self)}
 
     @property
     def receptive_frames(self) -> int:

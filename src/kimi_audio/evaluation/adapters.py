@@ -10,6 +10,7 @@ what can be named. Whispers are in `whisper.py`; any other model is measured as 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -101,17 +102,11 @@ class KimiAudioAdapter:
         asked = [Message("user", "text", sample.instruction)] if sample.instruction else []
         messages = [*sample.history, *asked, *(Message("user", "audio", path) for path in sample.audios)]
         if benchmark.reads_aloud:
-            return self._read(sample.reference)
+            sounds = self.model.say(sample.reference, seed=self._seed)
+            return spoken(sample.reference, sounds, self.model.speech_rate)
         if not benchmark.speaks:
             return Output(self.model.generate(messages, seed=self._seed, break_loops=True, **options).text)
         return self._speak(messages, options)
-
-    def _read(self, text: str) -> Output:
-        started, first_sound, parts = time.perf_counter(), None, [np.zeros(0, np.float32)]
-        for part in self.model.say(text, seed=self._seed):
-            first_sound = first_sound or time.perf_counter() - started
-            parts.append(part)
-        return Output(text, np.concatenate(parts), self.model.speech_rate, first_sound=first_sound)
 
     def _speak(self, messages: list[Message], options: dict[str, Any]) -> Output:
         started, first_sound = time.perf_counter(), None
@@ -121,6 +116,16 @@ class KimiAudioAdapter:
                 first_sound = time.perf_counter() - started
         reply = answer.reply
         return Output(reply.text, reply.audio, self.model.speech_rate, first_sound=first_sound)
+
+
+def spoken(text: str, sounds: Iterable[np.ndarray], rate: int) -> Output:
+    """An answer from its sounds, as they are made."""
+    started, first_sound, parts = time.perf_counter(), None, [np.zeros(0, np.float32)]
+    for part in sounds:
+        if len(part):
+            first_sound = first_sound or time.perf_counter() - started
+        parts.append(part)
+    return Output(text, np.concatenate(parts), rate, first_sound=first_sound)
 
 
 def recording_of(sample: Sample) -> str:
@@ -150,12 +155,8 @@ class RevoicingAdapter:
         self._model, self._seed = model.model, seed
 
     def generate(self, sample: Sample, benchmark: Benchmark) -> Output:
-        started, first_sound, parts = time.perf_counter(), None, []
-        for part in self._model.revoice(recording_of(sample), seed=self._seed):
-            if len(part):
-                first_sound = first_sound or time.perf_counter() - started
-            parts.append(part)
-        return Output(sample.reference, np.concatenate(parts), self._model.speech_rate, first_sound=first_sound)
+        sounds = self._model.revoice(recording_of(sample), seed=self._seed)
+        return spoken(sample.reference, sounds, self._model.speech_rate)
 
 
 class VocodingAdapter:

@@ -1,8 +1,8 @@
 """What a benchmark asks, what a model answers, and how one answer scored.
 
-Sample      a question: sounds, an instruction, what was said before, and what is right
-Output      an answer: text, and sound if the model speaks; or the error that came instead
-ItemScore   numerator and denominator of one item; a benchmark's figure is the quotient of the sums
+    Sample      a question: sounds, an instruction, what was said before, and what is right
+    Output      an answer: text, and sound if the model speaks; or the error that came instead
+    ItemScore   numerator and denominator of one item; a benchmark's figure is the quotient of the sums
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One evaluation: which data, which judge, where results go; asks, scores and keeps.
 
-session = Session(Path("data"), Path("results"))
-result = session.evaluate(session.adapter("tiny"), benchmark)
+    session = Session(Path("data"), Path("results"))
+    result = session.evaluate(session.adapter("tiny"), benchmark)
 """
 
 from __future__ import annotations

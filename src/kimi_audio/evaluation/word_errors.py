@@ -1,8 +1,8 @@
 """Which words were taken for others, left out or added.
 
-errors, pieces = align("the cat sat", "the bat")
-errors.errors, errors.words         # 2, 3
-pieces                              # [["equal", ["the"], ["the"]], ["substitute", ["cat"], ["bat"]], ...
+    errors, pieces = align("the cat sat", "the bat")
+    errors.errors, errors.words         # 2, 3
+    pieces                              # [["equal", ["the"], ["the"]], ["substitute", ["cat"], ["bat"]], ...
 """
 
 from __future__ import annotations

@@ -101,20 +101,10 @@ class AdaptorObjective(Objective):
         mask_features: share of the features that are hidden, in spans of 1–4.
     """
 
-    def __init__(
-        self,
-        parts: ModelParts,
-        store: WaveformStore,
-        *,
-        dev: Mapping[str, WaveformStore] | None = None,
-        heard: Callable[[str], Heard] | None = None,
-        augment: Augmenter | None = None,
-        rates: Mapping[str, float] | None = None,
-        frozen_until: Mapping[str, float] | None = None,
-        batch_seconds: float = 60.0,
-        mask_features: float = 0.1,
-        seed: int = 0,
-    ) -> None:
+    def __init__(self, parts: ModelParts, store: WaveformStore, *, dev: Mapping[str, WaveformStore] | None = None,
+                 heard: Callable[[str], Heard] | None = None, augment: Augmenter | None = None,
+                 rates: Mapping[str, float] | None = None, frozen_until: Mapping[str, float] | None = None,
+                 batch_seconds: float = 60.0, mask_features: float = 0.1, seed: int = 0) -> None:
         if parts.acoustic is None:
             raise DataError("the model has no acoustic encoder, and so no adaptor to train.")
         self.parts, self.store, self.dev, self.heard = parts, store, dev or {}, heard

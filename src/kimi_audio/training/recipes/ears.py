@@ -7,6 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -125,16 +126,8 @@ class LiveEars(CachedEars):
     The codes are those of the clean recording, so augmentation must keep its length: it is cut, or filled with silence.
     """
 
-    def __init__(
-        self,
-        model: Path,
-        parts: ModelParts,
-        cache: Path,
-        augment: AugmentRecipe | None,
-        seed: int,
-        bfloat16: bool = False,
-    ) -> None:
-        super().__init__(model, replace(parts, acoustic=None), cache, augment, seed, bfloat16)
+    def __init__(self, model: Path, parts: ModelParts, *settings: Any) -> None:
+        super().__init__(model, replace(parts, acoustic=None), *settings)
         self.variants = range(2**31 - 1) if self.augmenter else CLEAN
 
     def heard(self, key: str) -> Heard:
