@@ -1,12 +1,11 @@
 """Store a trained model in few bits, and print what that costs.
 
-    python recipes/tiny/shrink.py runs/tiny/speak/model models/tiny --flow runs/tiny/flow_voice/model \
-        --vocoder runs/tiny/vocoder/model
+    python recipes/tiny/shrink.py runs/tiny/speak/model models/tiny --voice runs/tiny/flow_voice/model
     python recipes/tiny/shrink.py --gate-up-only runs/tiny/listen/model runs/tiny/coarse
 
 The LLM's gate and up projections get 4 bits, all other matrices 8; the rest is float16. `--gate-up-only` leaves all
-else as it is, for the training that mends what 4 bits break (`finish.yaml`). Flow and vocoder, each trained for
-itself, come from the models that are named.
+else as it is, for the training that mends what 4 bits break (`finish.yaml`). Flow and vocoder, which are trained for
+themselves, come from the model that is named as the voice.
 """
 
 import argparse
@@ -18,17 +17,10 @@ from torch import nn
 from kimi_audio.checkpoint.layout import Part, Storage, load_parts, quantisation_plan, save_parts
 from kimi_audio.checkpoint.loading import tensors_of
 from kimi_audio.checkpoint.quantise import quality_loss
-from kimi_audio.detokenizer.streaming import Detokenizer
 
 STORAGE = Storage(llm=8, gate_up=4, embedding=8, acoustic=8, semantic=8, flow=8, floats=torch.float16)
 HABITS = {"history_text_eos": True, "transcribe_instruction": "Please transcribe the following audio:",
           "max_segment_seconds": 16.0}  # fmt: skip
-
-
-def speaker_of(folder: Path) -> Detokenizer:
-    detokenizer = load_parts(folder).detokenizer
-    assert detokenizer is not None, f"{folder} has no detokenizer"
-    return detokenizer
 
 
 def main() -> None:
@@ -36,12 +28,11 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--gate-up-only", action="store_true")
-    parser.add_argument("--flow", type=Path, help="model whose flow to take")
-    parser.add_argument("--vocoder", type=Path, help="model whose vocoder to take")
+    parser.add_argument("--voice", type=Path, help="model whose flow and vocoder to take")
     args = parser.parse_args()
     parts = load_parts(args.model)
-    if args.flow and args.vocoder:
-        parts.detokenizer = Detokenizer(speaker_of(args.flow).flow, speaker_of(args.vocoder).vocoder)
+    if args.voice:
+        parts.detokenizer = load_parts(args.voice).detokenizer
     parts.generation_config |= HABITS
     storage = Storage(gate_up=4) if args.gate_up_only else STORAGE
     assert parts.acoustic is not None

@@ -134,3 +134,14 @@ def test_nearest_code(semantic):
     codes = torch.tensor([[3, 17, 0]])
     hidden = semantic.codebook(codes) + 0.01
     assert torch.equal(semantic.quantise(hidden), codes)
+
+
+@pytest.mark.parametrize("width", [8, 64])
+def test_code_vectors_lie_as_the_codes_do(semantic, width):
+    """In enough dimensions all distances are kept; the vectors are the same each time, of mean 0 and spread 1."""
+    codebook, vectors = semantic.codebook.weight.detach(), semantic.code_vectors(width)
+    assert torch.equal(vectors, semantic.code_vectors(width))
+    assert abs(float(vectors.mean())) < 0.05 and abs(float(vectors.std()) - 1) < 1e-4
+    if width >= codebook.shape[1]:
+        ratio = torch.pdist(vectors) / torch.pdist(codebook)
+        torch.testing.assert_close(ratio, ratio.mean().expand_as(ratio), atol=1e-4, rtol=1e-4)

@@ -140,7 +140,7 @@ def load_semantic(
     """Load the semantic tokenizer. It is never computed quantised: its codes are to be the same ones."""
     config = read_config(Path(folder) / "config.json", SemanticTokenizerConfig.from_dict)
     return load_module(
-        lambda: SemanticTokenizer(config), TensorFiles(folder), lambda name: name, Precision(dtype), device
+        lambda: SemanticTokenizer(config), TensorFiles(folder), _semantic_name, Precision(dtype), device
     )
 
 
@@ -157,6 +157,11 @@ def read_config(path: Path, parse: Callable[[dict[str, Any]], Any]) -> Any:
 
 def _llm_name(name: str) -> str | None:
     return None if name.endswith("rotary_emb.inv_freq") else name
+
+
+def _semantic_name(name: str) -> str | None:
+    """The moving averages that official checkpoints hold are for training, which makes its own."""
+    return None if name.startswith("ema_") else name
 
 
 def _whisper_name(name: str) -> str | None:

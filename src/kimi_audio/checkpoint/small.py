@@ -35,6 +35,8 @@ from kimi_audio.vocab import Vocabulary
 EMBEDDING = "model.embed_tokens.weight"
 ONE_SECOND = 50
 """Frames of silence that the acoustic encoder hears after a clip."""
+COMMITMENT_SCALE = 1.0
+"""Weight of the commitment loss. With the official 10 all states of a new tokenizer collapse onto one code."""
 NEW_ROW_STD = 0.02
 """Spread of new embedding rows around the mean row."""
 
@@ -105,6 +107,7 @@ def build_small(
             "pooling_position": below,
             "quantize_position": below,
             "quantize_vocab_size": audio_codes,
+            "quantize_loss_scale": COMMITMENT_SCALE,
         }
     )
     write_encoder(
@@ -228,6 +231,4 @@ def semantic_tensors(
     return tensors | {
         "codebook.weight": codebook,
         "embed_positions2.weight": positions[: positions.shape[0] // 4].clone(),
-        "ema_count": torch.ones(codes, dtype=positions.dtype),
-        "ema_weight": codebook.clone(),
     }

@@ -84,8 +84,6 @@ class SemanticTokenizer(nn.Module):
         self.layers = nn.ModuleList(WhisperLayer(config) for _ in range(config.quantize_position))
         self.codebook = nn.Embedding(config.quantize_vocab_size, d_model)
         self.embed_positions2 = nn.Embedding(pooled, d_model)
-        self.register_buffer("ema_count", torch.ones(config.quantize_vocab_size))
-        self.register_buffer("ema_weight", torch.zeros(config.quantize_vocab_size, d_model))
 
     def hidden(self, log_mel_BMT: Tensor, valid_BT: Tensor) -> Tensor:
         """States that are quantised: (B, T / 8, d_model).
@@ -115,6 +113,19 @@ class SemanticTokenizer(nn.Module):
         norms = flat.square().sum(1, keepdim=True) + codebook.square().sum(1)
         distance = torch.addmm(norms, flat, codebook.T, alpha=-2.0)
         return distance.argmin(1).view(hidden_BTD.shape[:2])
+
+    def code_vectors(self, width: int) -> Tensor:
+        """The codebook in another number of dimensions, float32 (codes, width), of mean 0 and spread 1.
+
+        Embedding tables of codes start from it, so that what is learnt about one code is known of similar ones. Its main
+        directions are kept, and turned at random (always the same way), so that all dimensions are alike.
+        """
+        centred_CD = self.codebook.weight.detach().float() - self.codebook.weight.detach().float().mean(0)
+        rows, values, _ = torch.linalg.svd(centred_CD, full_matrices=False)
+        kept = min(width, len(values))
+        turn = torch.linalg.qr(torch.randn(width, kept, generator=torch.Generator().manual_seed(0))).Q.T
+        vectors_CW = (rows[:, :kept] * values[:kept]) @ turn.to(rows)
+        return vectors_CW / vectors_CW.std()
 
     def log_mel(self, samples_L: Tensor) -> tuple[Tensor, Tensor]:
         """One segment of at most 30 s, padded to whole tokens: log-mel (n_mels, T) and bool (T,) false for padding."""

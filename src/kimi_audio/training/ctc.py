@@ -47,9 +47,13 @@ class Spelling:
 
     def decode(self, classes: Sequence[int]) -> str:
         """Text of CTC's best path: repeats merged, blanks dropped."""
-        path = np.array([0, *classes])
-        kept = path[1:][(path[1:] != path[:-1]) & (path[1:] > 0)]
-        return self._bpe.decode([self.ids[c - 1] for c in kept]).strip()
+        return self._bpe.decode([self.ids[c - 1] for c in best_path(classes)]).strip()
+
+
+def best_path(classes: Sequence[int]) -> list[int]:
+    """What the most likely class at each position spells: repeats merged, blanks dropped."""
+    path = np.array([0, *classes])
+    return path[1:][(path[1:] != path[:-1]) & (path[1:] > 0)].tolist()
 
 
 def ctc_loss(log_probs: Sequence[Tensor], targets: Sequence[Sequence[int]]) -> Tensor:
@@ -62,6 +66,11 @@ def ctc_loss(log_probs: Sequence[Tensor], targets: Sequence[Sequence[int]]) -> T
 def letter_classes(text: str) -> list[int]:
     """Classes of a text's letters, numbers in `LETTERS` plus 1."""
     return [1 + LETTERS.index(letter) for letter in text.lower() if letter in LETTERS]
+
+
+def letters_of(classes: Sequence[int]) -> str:
+    """The text that classes of letters spell, without blanks."""
+    return "".join(LETTERS[c - 1] for c in classes if c)
 
 
 def positions_needed(target: Sequence[int]) -> int:

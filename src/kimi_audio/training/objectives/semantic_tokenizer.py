@@ -1,105 +1,128 @@
-"""The semantic tokenizer's training: a codebook inside a Whisper that must still recognise speech (SPEC §6).
+"""The semantic tokenizer's training: codes from which letters and spectrum can be read (report §2.1, SPEC §6).
 
-    model = TokenizerTraining.from_whisper(semantic, Path("whisper-tiny.en"))
-    SemanticTokenizerObjective(model, WhisperText(folder), store, export=...)
+    model = TokenizerTraining(semantic)
+    SemanticTokenizerObjective(model, store, export=...)
 
-The lower encoder layers give 12.5 Hz states, the nearest codes replace them, and the rest of Whisper (upper encoder
-layers and decoder) writes the transcript from the codes alone. Gradients pass the quantiser straight through; states
-are drawn to their codes by a commitment loss; codes follow the states by an exponential moving average, and codes
-that nobody uses are placed anew on states of the current batch.
+Whisper layers give 12.5 Hz states, the nearest codes replace them, and a small convolutional reader, which is needed
+for training only, reads off the codes what was said, letter by letter (connectionist temporal classification), and how
+it sounded, the log-mel at 50 Hz. The first keeps words apart; the second, when and how clearly they are said, for
+the detokenizer. The reader is told the recording's mean log-mel, so that codes need not carry the speaker and the
+microphone. Gradients pass the quantiser straight through; states are drawn to their codes by a commitment loss; codes
+follow the states by an exponential moving average, and codes that nobody uses are placed anew on states of the batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import jiwer
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kimi_audio.checkpoint.files import read_json, read_tensors
+from kimi_audio.audio.log_mel import SAMPLE_RATE
 from kimi_audio.data.augment import Augmenter, rng_of
 from kimi_audio.data.waveforms import WaveformStore
-from kimi_audio.errors import CheckpointError
-from kimi_audio.tokenizer.acoustic import TOKEN_SAMPLES
-from kimi_audio.tokenizer.semantic import SemanticTokenizer, block_causal_mask
-from kimi_audio.tokenizer.whisper import WhisperLayer
+from kimi_audio.errors import DataError
+from kimi_audio.tokenizer.acoustic import num_tokens
+from kimi_audio.tokenizer.semantic import SemanticTokenizer
+from kimi_audio.training.ctc import LETTERS, best_path, ctc_loss, letter_classes, letters_of, positions_needed
 from kimi_audio.training.length_batches import length_batches
 from kimi_audio.training.objective import Objective, ParameterGroup
-from kimi_audio.training.whisper_decoder import WhisperDecoder, WhisperDecoderConfig, WhisperText
 
-IGNORED = -100
 LEAST_COUNT = 1e-5
+FRAMES_PER_CODE = 4
+"""Positions at which the reader reads, 50 a second."""
+MEL_PER_CODE = 8
+MEL_MULTIPLE = 128
+"""Batches are padded to a multiple of so many log-mel frames: every new shape costs a CPU time."""
 
 
 class Quantised(NamedTuple):
-    """Codes int64 (B, T), what goes on to the upper layers (B, T, D), and the commitment loss."""
+    """Codes int64 (B, T), what the reader gets (B, T, D), and the commitment loss."""
 
     codes_BT: Tensor
     states_BTD: Tensor
     commitment: Tensor
 
 
-class TokenizerTraining(nn.Module):
-    """The tokenizer, and above it the parts of Whisper that only training needs.
+class ReaderBlock(nn.Module):
+    """A residual convolution over ± 2 positions."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.conv = nn.Conv1d(width, width, 5, padding=2)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x_BTW: Tensor) -> Tensor:
+        y_BTW = self.conv(self.norm(x_BTW).transpose(1, 2)).transpose(1, 2)
+        return x_BTW + self.out(F.gelu(y_BTW))
+
+
+class CodeReader(nn.Module):
+    """Letters and log-mel at 50 Hz, from the codes' vectors at 12.5 Hz; convolutions, so that codes tell what is near.
 
     Args:
-        tokenizer: lower half and codebook.
-        upper: Whisper's encoder layers above the codebook; at 12.5 Hz.
-        decoder: Whisper's text decoder.
+        d_model: of the codes.
+        mels: log-mel bins.
+    """
+
+    def __init__(self, d_model: int, mels: int, width: int = 256, blocks: int = 4) -> None:
+        super().__init__()
+        self.spread = nn.Conv1d(d_model, FRAMES_PER_CODE * width, 3, padding=1)
+        self.speaker = nn.Linear(mels, width)
+        self.blocks = nn.ModuleList(ReaderBlock(width) for _ in range(blocks))
+        self.norm = nn.LayerNorm(width)
+        self.letters = nn.Linear(width, 1 + len(LETTERS))
+        self.mel = nn.Linear(width, mels)
+
+    def forward(self, states_BTD: Tensor, mean_BM: Tensor) -> tuple[Tensor, Tensor]:
+        """Letters' log-probabilities, blank first, float32 (B, 4 T, 1 + letters), and log-mels (B, 4 T, n_mels)."""
+        spread_BTN = self.spread(states_BTD.transpose(1, 2)).transpose(1, 2)
+        x_BTW = spread_BTN.unflatten(-1, (FRAMES_PER_CODE, -1)).flatten(1, 2)
+        for block in self.blocks:
+            x_BTW = block(x_BTW)
+        letters_BTC = self.letters(self.norm(x_BTW)).float().log_softmax(-1)
+        return letters_BTC, self.mel(self.norm(x_BTW + self.speaker(mean_BM)[:, None])).float()
+
+
+class TokenizerTraining(nn.Module):
+    """The tokenizer, and the reader of its codes.
 
     Attributes:
         open_updates: so many updates at the start pass the states on unquantised, while the codebook already follows
-            them. The upper half must read 12.5 Hz states before it can read codes: without this it stops listening,
-            and the states collapse onto few codes.
+            them. The reader must read 12.5 Hz states before it can read codes: without this the states collapse onto
+            few codes.
     """
 
     updates: Tensor
+    ema_count: Tensor
+    ema_weight: Tensor
     open_updates = 0
 
-    def __init__(self, tokenizer: SemanticTokenizer, upper: nn.ModuleList, decoder: WhisperDecoder) -> None:
+    def __init__(self, tokenizer: SemanticTokenizer) -> None:
         super().__init__()
-        self.tokenizer, self.upper, self.decoder = tokenizer, upper, decoder
-        self.layer_norm = nn.LayerNorm(tokenizer.config.d_model)
+        self.tokenizer = tokenizer
+        self.reader = CodeReader(tokenizer.config.d_model, tokenizer.config.num_mel_bins)
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("ema_count", torch.ones(tokenizer.config.quantize_vocab_size))
+        self.register_buffer("ema_weight", tokenizer.codebook.weight.detach().clone())
+        self.requires_grad_(True)
 
-    @classmethod
-    def from_whisper(cls, tokenizer: SemanticTokenizer, folder: Path) -> TokenizerTraining:
-        """Take the upper layers and the decoder from a Hugging Face Whisper folder, of the tokenizer's width."""
-        config, tensors = read_json(folder / "config.json"), read_tensors(folder)
-        width = tokenizer.config.d_model
-        if config.get("d_model") != width:
-            raise CheckpointError(f"{folder}: d_model is {config.get('d_model')}; the tokenizer needs {width}.")
-        below = tokenizer.config.quantize_position
-        upper = nn.ModuleList(WhisperLayer(tokenizer.config) for _ in range(config["encoder_layers"] - below))
-        model = cls(tokenizer, upper, WhisperDecoder(WhisperDecoderConfig.from_dict(config)))
-        for number, layer in enumerate(upper, start=below):
-            layer.load_state_dict(_under(tensors, f"model.encoder.layers.{number}."))
-        model.layer_norm.load_state_dict(_under(tensors, "model.encoder.layer_norm."))
-        model.decoder.load_state_dict(_under(tensors, "model.decoder."))
-        return model.requires_grad_(True)
-
-    def forward(self, log_mel_BMT: Tensor, valid_BT: Tensor, token_ids_BT: Tensor) -> tuple[Tensor, Quantised]:
-        """Decoder states (B, T, D) for `token_ids_BT`, and what the quantiser did.
+    def forward(self, log_mel_BMT: Tensor, valid_BT: Tensor, mean_BM: Tensor) -> tuple[Tensor, Tensor, Quantised]:
+        """What the reader reads, and what the quantiser did.
 
         Args:
             log_mel_BMT, valid_BT: as for `SemanticTokenizer.hidden`.
+            mean_BM: mean log-mel of each recording.
         """
-        config = self.tokenizer.config
-        hidden_BTD = self.tokenizer.hidden(log_mel_BMT, valid_BT)
-        # 100 Hz → 12.5 Hz: two by the convolution, then the pooling
-        valid_BT = valid_BT[:, :: 2 * config.pooling_kernel_size]
-        quantised = self.quantise(hidden_BTD, valid_BT)
-        x_BTD = quantised.states_BTD + self.tokenizer.embed_positions2.weight[: hidden_BTD.shape[1]]
-        block = config.quantize_causal_block_size
-        mask = block_causal_mask(valid_BT, block and block // config.pooling_kernel_size)
-        for layer in self.upper:
-            x_BTD = layer(x_BTD, mask)
-        return self.decoder(token_ids_BT, self.layer_norm(x_BTD), valid_BT), quantised
+        quantised = self.quantise(self.tokenizer.hidden(log_mel_BMT, valid_BT), valid_BT[:, ::MEL_PER_CODE])
+        return *self.reader(quantised.states_BTD, mean_BM), quantised
 
     def quantise(self, hidden_BTD: Tensor, valid_BT: Tensor) -> Quantised:
         """Replace states by codes; in training mode the codebook then follows the states."""
@@ -118,7 +141,7 @@ class TokenizerTraining(nn.Module):
     def _follow(self, hidden_nD: Tensor, codes_n: Tensor) -> None:
         """One step of the moving averages: each code becomes the mean of the states that it lately stood for."""
         tokenizer, decay = self.tokenizer, self.tokenizer.config.quantize_ema_decay
-        count_C, sum_CD = tokenizer.get_buffer("ema_count"), tokenizer.get_buffer("ema_weight")
+        count_C, sum_CD = self.ema_count, self.ema_weight
         count_C.mul_(decay).add_(codes_n.bincount(minlength=len(count_C)), alpha=1 - decay)
         sum_CD.mul_(decay).index_add_(0, codes_n, hidden_nD, alpha=1 - decay)
         tokenizer.codebook.weight.copy_(sum_CD / count_C.clamp_min(LEAST_COUNT)[:, None])
@@ -137,88 +160,102 @@ class TokenizerTraining(nn.Module):
         chosen = torch.randperm(len(hidden_nD))[: len(dead)]
         if len(chosen) < len(dead):
             chosen = torch.randint(len(hidden_nD), (len(dead),))
-        tokenizer, states = self.tokenizer, hidden_nD[chosen.to(hidden_nD.device)]
-        tokenizer.codebook.weight[dead] = states
-        tokenizer.get_buffer("ema_weight")[dead] = states
-        tokenizer.get_buffer("ema_count")[dead] = 1.0
+        states = hidden_nD[chosen.to(hidden_nD.device)]
+        self.tokenizer.codebook.weight[dead] = states
+        self.ema_weight[dead] = states
+        self.ema_count[dead] = 1.0
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Log-mels (B, n_mels, T), bool (B, T), decoder input (B, L) and the ids to predict (B, L), `IGNORED` elsewhere."""
+    """Log-mels (B, n_mels, T), bool (B, T), means (B, n_mels), spectra to be read (B, T / 2, n_mels), and letters."""
 
     log_mel: Tensor
     valid: Tensor
-    token_ids: Tensor
-    labels: Tensor
+    mean: Tensor
+    spectrum: Tensor
+    letters: list[list[int]]
 
 
 class SemanticTokenizerObjective(Objective):
-    """Recognition through the codebook, over transcribed recordings of up to 30 s.
+    """Reading letters and spectrum off the codes of transcribed recordings of up to 30 s.
 
     Args:
-        model: the tokenizer with the rest of Whisper.
-        text: Whisper's text tokenizer.
+        model: the tokenizer and the reader of its codes.
         store: training recordings, rows with `text`.
-        dev: recordings for `evaluate`.
+        dev: name → recordings for `evaluate`.
         export: writes the trained tokenizer.
         fresh_codebook: place all codes on states of the data before the first step.
         batch_seconds: sound in a batch, padding included.
+
+    Raises:
+        DataError: when no recording is long enough for its transcript.
     """
 
     def __init__(
         self,
         model: TokenizerTraining,
-        text: WhisperText,
         store: WaveformStore,
         *,
-        dev: WaveformStore | None = None,
+        dev: Mapping[str, WaveformStore] | None = None,
         export: Callable[[Path], None] | None = None,
         augment: Augmenter | None = None,
         fresh_codebook: bool = True,
         batch_seconds: float = 60.0,
         seed: int = 0,
     ) -> None:
-        self.model = self.whisper = model
-        self.text, self.store, self.dev = text, store, dev
+        self.model = self.tokenizing = model
+        self.store, self.dev = store, dev or {}
         self.export, self.augment, self.seed = export, augment, seed
-        self.budget = int(batch_seconds * 16000)
+        self.budget = int(batch_seconds * SAMPLE_RATE)
+        self.letters = [letter_classes(row.get("text") or "") for row in store.rows]
+        self.usable = [row for row in range(len(store)) if self._teaches(row)]
+        if not self.usable:
+            raise DataError("no recording has a transcript that fits into its length.")
         if fresh_codebook:
             self._place_codes()
 
+    def _teaches(self, row: int) -> bool:
+        """Whether there is a transcript, and it fits however fast augmentation makes the recording."""
+        fastest = self.augment.config.speed[1] if self.augment else 1.0
+        room = FRAMES_PER_CODE * num_tokens(self.store.length(row)) / fastest
+        return 0 < positions_needed(self.letters[row]) <= room
+
     def batches(self, start: int) -> Iterator[Batch]:
-        lengths = [self.store.length(row) for row in range(len(self.store))]
+        lengths = [self.store.length(row) for row in self.usable]
         for number, rows in enumerate(length_batches(lengths, self.budget, self.seed, start), start=start):
-            yield self._batch(self.store, rows, number)
+            yield self._batch(self.store, [self.usable[row] for row in rows], number)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float | Tensor]]:
-        recognition, quantised = self._recognition(batch)
-        weighted = self.whisper.tokenizer.config.quantize_loss_scale * quantised.commitment
-        counts = self.whisper.tokenizer.get_buffer("ema_count")
-        share = counts / counts.sum()
-        return recognition + weighted, {
-            "recognition_loss": recognition.detach(),
+        log_probs, mel_loss, quantised = self._read(batch)
+        letters_loss = ctc_loss(log_probs, batch.letters)
+        weighted = self.tokenizing.tokenizer.config.quantize_loss_scale * quantised.commitment
+        share = self.tokenizing.ema_count / self.tokenizing.ema_count.sum()
+        return letters_loss + mel_loss + weighted, {
+            "letters_loss": letters_loss.detach(),
+            "mel_loss": mel_loss.detach(),
             "commitment_loss": quantised.commitment.detach(),
             "code_perplexity": (-(share * share.clamp_min(1e-12).log()).sum()).exp(),
             "tokens": float(quantised.codes_BT.numel()),
         }
 
     def evaluate(self) -> dict[str, float]:
-        """Mean recognition loss, and the share of codes in use, on the dev recordings."""
-        if self.dev is None:
-            return {}
-        losses, used = [], set()
-        for first in range(0, len(self.dev), 8):
-            batch = self._batch(self.dev, list(range(first, min(first + 8, len(self.dev)))))
-            recognition, quantised = self._recognition(batch)
-            losses.append(recognition.item())
-            used.update(quantised.codes_BT.flatten().tolist())
-        size = self.whisper.tokenizer.config.quantize_vocab_size
-        return {"loss": float(np.mean(losses)), "codes_used": len(used) / size}
+        """By name of the dev recordings: letters read wrongly, error of the spectrum; and the share of codes in use."""
+        metrics, used = {}, set()
+        for name, store in self.dev.items():
+            said, mel_losses = [], []
+            for row in range(len(store)):
+                (log_probs_TC,), mel_loss, quantised = self._read(self._batch(store, [row]))
+                said.append(letters_of(best_path(log_probs_TC.argmax(-1).tolist())))
+                mel_losses.append(mel_loss.item())
+                used.update(quantised.codes_BT.flatten().tolist())
+            wanted = [letters_of(letter_classes(row["text"])) for row in store.rows]
+            metrics |= {f"cer_{name}": float(jiwer.cer(wanted, said)), f"mel_{name}": float(np.mean(mel_losses))}
+        return metrics | {"codes_used": len(used) / self.tokenizing.tokenizer.config.quantize_vocab_size}
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """All but the codebook, which follows its own rule, and the tables of positions, which are fixed sinusoids."""
-        fixed = ("tokenizer.codebook.", "tokenizer.embed_positions.")
+        fixed = ("tokenizer.codebook.", "tokenizer.embed_positions")
         learnt = [p for name, p in self.model.named_parameters() if not name.startswith(fixed)]
         return [ParameterGroup("all", learnt)]
 
@@ -228,55 +265,55 @@ class SemanticTokenizerObjective(Objective):
         else:
             self.export(folder)
 
-    def _recognition(self, batch: Batch) -> tuple[Tensor, Quantised]:
-        log_mel, valid = batch.log_mel.to(self.device), batch.valid.to(self.device)
-        states_BLD, quantised = self.whisper(log_mel, valid, batch.token_ids.to(self.device))
-        labels = batch.labels.to(self.device)
-        wanted = labels != IGNORED
-        logits_nV = self.whisper.decoder.logits(states_BLD[wanted]).float()
-        return F.cross_entropy(logits_nV, labels[wanted]), quantised
+    def _read(self, batch: Batch) -> tuple[list[Tensor], Tensor, Quantised]:
+        """Letters' log-probabilities (T, 1 + letters) of each recording, the spectrum's error, and the codes."""
+        valid_BT = batch.valid.to(self.device)
+        letters_BTC, mel_BTM, quantised = self.tokenizing(
+            batch.log_mel.to(self.device), valid_BT, batch.mean.to(self.device)
+        )
+        valid_BT = valid_BT[:, :: MEL_PER_CODE // FRAMES_PER_CODE]
+        log_probs = [letters_BTC[row, : int(valid_BT[row].sum())] for row in range(len(valid_BT))]
+        return log_probs, F.mse_loss(mel_BTM[valid_BT], batch.spectrum.to(self.device)[valid_BT]), quantised
 
     def _batch(self, store: WaveformStore, rows: list[int], number: int | None = None) -> Batch:
-        """A padded batch; with a batch number the sounds are augmented."""
+        """A padded batch; with a batch number the sounds are augmented.
+
+        The spectrum to be read is the log-mel at 50 Hz less its mean over the recording, in units of its spread.
+        """
         sounds = [store.samples(row) for row in rows]
         if self.augment is not None and number is not None:
             sounds = [self.augment(s, rng_of(self.seed, number, row)) for s, row in zip(sounds, rows, strict=True)]
-        ids = [self.text.encode(store.rows[row]["text"]) for row in rows]
-        return Batch(*self._log_mels(sounds), *_teacher_forcing(ids, len(self.text.start), self.text.end))
-
-    def _log_mels(self, sounds: list[np.ndarray]) -> tuple[Tensor, Tensor]:
-        """Log-mels as in inference, each on its own, then padded to the longest."""
-        pairs = [self.whisper.tokenizer.log_mel(torch.from_numpy(samples)) for samples in sounds]
-        longest = max(valid.shape[0] for _, valid in pairs)
-        log_mel = torch.stack([F.pad(mel, (0, longest - mel.shape[1])) for mel, _ in pairs])
-        return log_mel, torch.stack([F.pad(valid, (0, longest - len(valid))) for _, valid in pairs])
+        pairs = [self.tokenizing.tokenizer.log_mel(torch.from_numpy(samples)) for samples in sounds]
+        longest = max(valid_T.shape[0] for _, valid_T in pairs)
+        longest += -longest % MEL_MULTIPLE
+        means, spectra = zip(*(_spectrum(log_mel_MT) for log_mel_MT, _ in pairs), strict=True)
+        return Batch(
+            torch.stack([F.pad(log_mel_MT, (0, longest - log_mel_MT.shape[1])) for log_mel_MT, _ in pairs]),
+            torch.stack([F.pad(valid_T, (0, longest - len(valid_T))) for _, valid_T in pairs]),
+            torch.stack(means),
+            torch.stack([F.pad(s, (0, 0, 0, longest * FRAMES_PER_CODE // MEL_PER_CODE - len(s))) for s in spectra]),
+            [letter_classes(store.rows[row]["text"]) for row in rows],
+        )
 
     @torch.no_grad()
     def _place_codes(self) -> None:
         """Put all codes on states of the first recordings in training order."""
-        codes, states = self.whisper.tokenizer.config.quantize_vocab_size, []
+        codes, states = self.tokenizing.tokenizer.config.quantize_vocab_size, []
         self.model.eval()
         for batch in self.batches(0):
-            hidden_BTD = self.whisper.tokenizer.hidden(batch.log_mel.to(self.device), batch.valid.to(self.device))
-            states.append(hidden_BTD[batch.valid[:, :: TOKEN_SAMPLES // 160].to(self.device)])
+            hidden_BTD = self.tokenizing.tokenizer.hidden(batch.log_mel.to(self.device), batch.valid.to(self.device))
+            states.append(hidden_BTD[batch.valid[:, ::MEL_PER_CODE].to(self.device)])
             if sum(map(len, states)) >= 4 * codes or len(states) >= len(self.store):
                 break
         generator_state = torch.get_rng_state()
         torch.manual_seed(self.seed)
-        self.whisper.restart(torch.ones(codes, dtype=torch.bool), torch.cat(states))
+        self.tokenizing.restart(torch.ones(codes, dtype=torch.bool), torch.cat(states))
         torch.set_rng_state(generator_state)
 
 
-def _teacher_forcing(ids: list[list[int]], prompt: int, end: int) -> tuple[Tensor, Tensor]:
-    """Decoder input and labels (B, L) of ids that begin with `prompt` start marks, which are not predicted."""
-    longest = max(map(len, ids)) - 1
-    inputs = torch.full((len(ids), longest), end)
-    labels = torch.full((len(ids), longest), IGNORED)
-    for row, sequence in enumerate(ids):
-        inputs[row, : len(sequence) - 1] = torch.tensor(sequence[:-1])
-        labels[row, prompt - 1 : len(sequence) - 1] = torch.tensor(sequence[prompt:])
-    return inputs, labels
-
-
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value.float() for name, value in tensors.items() if name.startswith(prefix)}
+def _spectrum(log_mel_MT: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (n_mels,) of a log-mel over time, and what the reader is to read (T / 2, n_mels)."""
+    mel_TM = F.avg_pool1d(log_mel_MT, MEL_PER_CODE // FRAMES_PER_CODE).T
+    mean_M = mel_TM.mean(0)
+    centred_TM = mel_TM - mean_M
+    return mean_M, centred_TM / centred_TM.std().clamp_min(1e-3)

@@ -12,27 +12,25 @@ from kimi_audio.training.objectives.adaptor import AdaptorObjective
 from kimi_audio.training.objectives.semantic_tokenizer import SemanticTokenizerObjective, TokenizerTraining
 from kimi_audio.training.recipes.ears import AugmentRecipe, CachedEars
 from kimi_audio.training.trainer import TrainConfig
-from kimi_audio.training.whisper_decoder import WhisperText
 
 
 @dataclass(frozen=True, kw_only=True)
 class SemanticTokenizerRecipe:
-    """`objective: semantic_tokenizer`: the codebook, by recognition.
+    """`objective: semantic_tokenizer`: the codebook, and the layers below it.
 
     Attributes:
-        whisper: Hugging Face Whisper folder (with `tokenizer.json`) that lends its upper layers and decoder.
         recordings: manifests with `text`; decoded once into `cache`.
+        dev: name → manifest of transcribed recordings.
         fresh_codebook: place the codes anew on the data; false goes on with a trained codebook.
         open_updates: so many updates at the start do not quantise yet, see `TokenizerTraining`.
     """
 
     model: Path
-    whisper: Path
     run: Path
     recordings: list[Path]
     cache: Path
     train: TrainConfig
-    dev: Path | None = None
+    dev: dict[str, Path] = field(default_factory=dict)
     augment: AugmentRecipe | None = None
     fresh_codebook: bool = True
     open_updates: int = 0
@@ -40,13 +38,12 @@ class SemanticTokenizerRecipe:
 
     def build(self) -> SemanticTokenizerObjective:
         parts = load_parts(self.model)
-        model = TokenizerTraining.from_whisper(parts.semantic, self.whisper)
+        model = TokenizerTraining(parts.semantic)
         model.open_updates = self.open_updates
         return SemanticTokenizerObjective(
             model,
-            WhisperText(self.whisper),
             _store(self.recordings, self.cache),
-            dev=_store([self.dev], self.cache) if self.dev else None,
+            dev={name: _store([path], self.cache) for name, path in self.dev.items()},
             export=lambda folder: save_parts(folder, parts),
             augment=self.augment.augmenter() if self.augment else None,
             fresh_codebook=self.fresh_codebook,

@@ -13,6 +13,7 @@ from kimi_audio.detokenizer.flow import FlowConfig, FlowTransformer
 from kimi_audio.detokenizer.streaming import Detokenizer
 from kimi_audio.detokenizer.vocoder import BigVGAN, VocoderConfig
 from kimi_audio.errors import ConfigError
+from kimi_audio.tokenizer.semantic import SemanticTokenizer
 from kimi_audio.training.discriminators import COUNT
 from kimi_audio.training.objectives.flow import FlowObjective
 from kimi_audio.training.objectives.vocoder import VocoderObjective
@@ -45,11 +46,13 @@ class FreshDetokenizer:
     istft_hop: int = 0
     vocoder: Path | None = None
 
-    def build(self, codes: int) -> Detokenizer:
-        """A detokenizer of `codes` codes with random weights, but for a vocoder that is given."""
+    def build(self, semantic: SemanticTokenizer) -> Detokenizer:
+        """A detokenizer for a tokenizer's codes; random but for their vectors, and for a vocoder that is given."""
+        codes = semantic.config.quantize_vocab_size
         flow = FlowTransformer(
             FlowConfig(80, codes, self.hidden_size, self.depth, self.num_heads, mel_mean=MEL_MEAN, mel_std=MEL_STD)
         )
+        flow.semantic_token_embedding.weight.data[:codes] = semantic.code_vectors(self.hidden_size)
         if self.vocoder is not None:
             return Detokenizer(flow, load_vocoder(self.vocoder))
         vocoder = VocoderConfig(
@@ -93,7 +96,7 @@ class DetokenizerRecipe:
             has = "has a detokenizer; leave out fresh" if self.fresh else "has no detokenizer; set fresh for a new one"
             raise ConfigError(f"{self.model}: the model {has}.")
         if self.fresh is not None:
-            parts.detokenizer = self.fresh.build(parts.semantic.config.quantize_vocab_size)
+            parts.detokenizer = self.fresh.build(parts.semantic)
         assert parts.detokenizer is not None
         return parts, parts.detokenizer
 
