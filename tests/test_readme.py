@@ -1,9 +1,11 @@
 """What the README shows exists and runs as it stands there."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+import soundfile
 from typer.testing import CliRunner
 
 from kimi_audio.checkpoint.hub import bundled
@@ -38,7 +40,7 @@ needs_model = pytest.mark.skipif(not has_bundled_model(), reason="the bundled mo
 
 def test_it_opens_with_two_commands() -> None:
     first = next(block for language, block in BLOCKS if language == "sh")
-    assert [line.split()[:2] for line in first.splitlines()] == [["./run", "transcribe"], ["./run", "test"]]
+    assert [line.split()[:2] for line in first.splitlines()] == [["./run", "say"], ["./run", "test"]]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -75,10 +77,18 @@ def test_the_figures_are_those_of_the_results() -> None:
 
 
 @needs_model
-def test_the_first_command_understands_the_recording() -> None:
-    arguments = next(command for command in COMMANDS if command.startswith("./run")).split()[1:]
-    arguments[1] = str(ROOT / arguments[1])
-    result = CliRunner().invoke(app, arguments)
+def test_the_first_command_speaks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    _, *arguments = shlex.split(next(command for command in COMMANDS if command.startswith("./run")))
+    assert CliRunner().invoke(app, arguments).exit_code == 0
+    samples, rate = soundfile.read(tmp_path / arguments[-1])
+    assert rate == 24_000 and 1.5 < len(samples) / rate < 6
+    assert 0.01 < samples.std() < 0.3
+
+
+@needs_model
+def test_the_recording_is_understood() -> None:
+    result = CliRunner().invoke(app, ["transcribe", str(ROOT / "examples" / "kathleen.flac")])
     assert result.exit_code == 0
     said = re.search(r"reads “(.+?)”", (ROOT / "examples" / "README.md").read_text())
     assert said and result.stdout.strip()

@@ -117,8 +117,8 @@ class SemanticTokenizer(nn.Module):
     def code_vectors(self, width: int) -> Tensor:
         """The codebook in another number of dimensions, float32 (codes, width), of mean 0 and spread 1.
 
-        Embedding tables of codes start from it, so that what is learnt about one code is known of similar ones. Its main
-        directions are kept, and turned at random (always the same way), so that all dimensions are alike.
+        Embedding tables of codes start from it, so that what is learnt about one code is known of similar ones. Its
+        main directions are kept, and turned at random (always the same way), so that all dimensions are alike.
         """
         centred_CD = self.codebook.weight.detach().float() - self.codebook.weight.detach().float().mean(0)
         rows, values, _ = torch.linalg.svd(centred_CD, full_matrices=False)
