@@ -23,7 +23,7 @@ RECORDED = "There was pride and strength, the ring of triumph in his voice."
 SENTENCES = {
     "voice": RECORDED,
     "morning": "Good morning. It is a fine day, and the birds are singing in the old trees.",
-    "sums": "Seven times eight is fifty six, and the capital of Norway is Oslo.",
+    "sums": "Seventy plus twenty is ninety. The capital of France is Paris.",
     "question": "What is the capital of France?",
 }
 SEED = 1
@@ -36,7 +36,7 @@ def picture(sounds: dict[str, np.ndarray], rate: int, path: Path) -> None:
         axis.specgram(samples_L + 1e-7, NFFT=600, Fs=rate, noverlap=480, cmap="magma", vmin=-110, vmax=-30)
         axis.set(title=title, ylabel="frequency, Hz", ylim=(0, 8000))
     axes[-1].set_xlabel("time, s")
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=80)
 
 
 def main() -> None:

@@ -20,7 +20,8 @@ from kimi_audio.checkpoint.quantise import quality_loss
 
 STORAGE = Storage(llm=8, gate_up=4, embedding=8, acoustic=8, semantic=8, flow=8, floats=torch.float16)
 HABITS = {"history_text_eos": True, "transcribe_instruction": "Please transcribe the following audio:",
-          "max_segment_seconds": 16.0, "max_say_characters": 110, "audio_temperature": 0.3, "audio_top_k": 5,
+          "max_segment_seconds": 16.0, "max_say_characters": 110, "join_sentences": False,
+          "audio_temperature": 0.3, "audio_top_k": 5,
           "speech": {"chunk_codes": 24, "look_ahead_codes": 6, "steps": 8, "guidance": 2.0}}  # fmt: skip
 
 

@@ -54,6 +54,7 @@ class Habits:
         max_segment_seconds: longest piece of a recording that is transcribed at once.
         say_instruction: asks to read the text that follows it aloud.
         max_say_characters: longest piece of a text that is read aloud at once.
+        join_sentences: read short sentences aloud together; not for a model that learned single ones.
         history_text_eos: an assistant's earlier answers end with ``text_eos``, as in the fine-tuning code; the
             released inference code leaves it out.
     """
@@ -63,6 +64,7 @@ class Habits:
     history_text_eos: bool = False
     say_instruction: str = "Please read the following text aloud:"
     max_say_characters: int = 200
+    join_sentences: bool = True
 
 
 class KimiAudio:
@@ -197,7 +199,7 @@ class KimiAudio:
             DataError: when nothing in the text can be pronounced.
             ConfigError: when the model can't speak.
         """
-        for piece in spoken_pieces(text, self.habits.max_say_characters):
+        for piece in spoken_pieces(text, self.habits.max_say_characters, self.habits.join_sentences):
             prompt = self.prompt([Message("user", "text", f"{self.habits.say_instruction} {piece}")], "both")
             for sound in self._answer(prompt, "both", seed, speech, options, reads=self.tokenizer.encode(piece)):
                 if isinstance(sound, np.ndarray):

@@ -103,6 +103,7 @@ def test_given_words_are_what_is_said(model: KimiAudio) -> None:
 
 def test_a_text_is_said_in_pieces(model: KimiAudio) -> None:
     text = "One sentence of some length stands here, and it goes on. " * 12
+    assert [piece.count(".") for piece in spoken_pieces("One. Two. And three.", 200, join_sentences=False)] == [1, 1, 1]
     pieces = list(spoken_pieces(text, 200))
     assert len(pieces) > 1
     sounds = list(model.say(text, seed=1, audio_temperature=1.0, audio_top_k=12))

@@ -13,24 +13,25 @@ SENTENCE = re.compile(r"(?<=[.!?…。！？])[\"'”’)\]]*\s+|\n\s*\n|(?<=[�
 CLAUSE = re.compile(r"(?<=[,;:，、；：])\s*|\s+[–—-]\s+")
 
 
-def spoken_pieces(text: str, longest: int) -> Iterator[str]:
+def spoken_pieces(text: str, longest: int, join_sentences: bool = True) -> Iterator[str]:
     """Cut at the ends of sentences, else of clauses, else between words; short neighbours stay together.
 
-    Pieces have at most `longest` characters: 200 are about 15 s of speech.
+    Pieces have at most `longest` characters: 200 are about 15 s of speech. Without `join_sentences` none holds more
+    than one sentence.
 
     Raises:
         DataError: when nothing in the text can be pronounced.
     """
     if not any(character.isalnum() for character in text):
         raise DataError("the text holds nothing to say: no letter and no digit.")
-    waiting = ""
+    waiting, shortest = "", longest // 3 if join_sentences else 0
     for sentence in SENTENCE.split(text):
         for part in _fitting(" ".join(sentence.split()), longest):
             if waiting and len(waiting) + 1 + len(part) > longest:
                 yield waiting
                 waiting = ""
             waiting = f"{waiting} {part}".strip()
-            if any(mark in part[-2:] for mark in ".!?") and len(waiting) > longest // 3:
+            if any(mark in part[-2:] for mark in ".!?") and len(waiting) > shortest:
                 yield waiting
                 waiting = ""
     if waiting:
