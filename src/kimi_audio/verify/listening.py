@@ -83,7 +83,7 @@ def vq_tokenizer(case: Case) -> Results:
 
 def _vq_tokenizer(case: Case) -> Results:
     tokenizer = SemanticTokenizer(SemanticTokenizerConfig.from_dict(case.config))
-    case.load(tokenizer)
+    case.load(tokenizer, without="ema_")
     sounds = sounds_of(case)
     batch = [name.split(".")[1] for name in case.expected if name.startswith("batched.")]
     for name, ids in zip(batch, tokenizer.encode([sounds[name] for name in batch]), strict=True):
