@@ -43,6 +43,8 @@ SPARE_FRAMES = "kimia_whisper_spare_frames"
 them (see `AcousticEncoder`). The second is ours."""
 
 QUANTISATION = "quantization_config"
+TRAINING_ONLY = ("ema_", "embed_positions2.")
+"""Tensors of a semantic tokenizer that making codes does not need."""
 
 
 @dataclass
@@ -160,8 +162,8 @@ def _llm_name(name: str) -> str | None:
 
 
 def _semantic_name(name: str) -> str | None:
-    """The moving averages that official checkpoints hold are for training, which makes its own."""
-    return None if name.startswith("ema_") else name
+    """Official checkpoints hold things for training, too: averages of the codes, positions for the layers above."""
+    return None if name.startswith(TRAINING_ONLY) else name
 
 
 def _whisper_name(name: str) -> str | None:

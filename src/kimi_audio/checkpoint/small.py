@@ -230,5 +230,4 @@ def semantic_tensors(
     codebook = torch.randn(codes, positions.shape[1], generator=generator).to(positions.dtype)
     return tensors | {
         "codebook.weight": codebook,
-        "embed_positions2.weight": positions[: positions.shape[0] // 4].clone(),
     }

@@ -103,7 +103,7 @@ class Session:
 
     def _tools(self, benchmark: Benchmark) -> dict[str, str | None]:
         if benchmark.metric in SPEECH_METRICS:
-            return {"recogniser": self.recogniser, "voice": ", ".join(map(str, self.voice))}
+            return {"recogniser": self.recogniser and Path(self.recogniser).name, "voice": ", ".join(Path(path).name for path in self.voice)}
         return {"judged_by": self.judge if benchmark.judge else None}
 
 

@@ -77,13 +77,12 @@ class SemanticTokenizer(nn.Module):
     def __init__(self, config: SemanticTokenizerConfig) -> None:
         super().__init__()
         self.config = config
-        d_model, pooled = config.d_model, -(-config.max_source_positions // config.pooling_kernel_size)
+        d_model = config.d_model
         self.conv1 = CausalConv1d(config.num_mel_bins, d_model, 3)
         self.conv2 = CausalConv1d(d_model, d_model, 3, stride=CONV_STRIDE)
         self.embed_positions = nn.Embedding(config.max_source_positions, d_model)
         self.layers = nn.ModuleList(WhisperLayer(config) for _ in range(config.quantize_position))
         self.codebook = nn.Embedding(config.quantize_vocab_size, d_model)
-        self.embed_positions2 = nn.Embedding(pooled, d_model)
 
     def hidden(self, log_mel_BMT: Tensor, valid_BT: Tensor) -> Tensor:
         """States that are quantised: (B, T / 8, d_model).

@@ -66,7 +66,7 @@ class Case:
     def has(self, name: str) -> bool:
         return (self.folder / name).exists()
 
-    def load(self, module: torch.nn.Module, prefix: str = "", without: str | None = None) -> None:
+    def load(self, module: torch.nn.Module, prefix: str = "", without: str | tuple[str, ...] | None = None) -> None:
         """Fill `module` with the weights under `prefix` but not under `without`, and set it to evaluation mode."""
         named = {name: tensor for name, tensor in self.weights.items() if not (without and name.startswith(without))}
         chosen = {name.removeprefix(prefix): tensor for name, tensor in named.items() if name.startswith(prefix)}

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kimi_audio.audio.log_mel import mel_filters, whisper_log_mel
+from kimi_audio.checkpoint.layout import TRAINING_ONLY
 from kimi_audio.tokenizer.acoustic import SEGMENT_SAMPLES, AcousticEncoder
 from kimi_audio.tokenizer.semantic import SemanticTokenizer, SemanticTokenizerConfig
 from kimi_audio.tokenizer.whisper import WhisperEncoder, WhisperEncoderConfig
@@ -83,7 +84,7 @@ def vq_tokenizer(case: Case) -> Results:
 
 def _vq_tokenizer(case: Case) -> Results:
     tokenizer = SemanticTokenizer(SemanticTokenizerConfig.from_dict(case.config))
-    case.load(tokenizer, without="ema_")
+    case.load(tokenizer, without=TRAINING_ONLY)
     sounds = sounds_of(case)
     batch = [name.split(".")[1] for name in case.expected if name.startswith("batched.")]
     for name, ids in zip(batch, tokenizer.encode([sounds[name] for name in batch]), strict=True):
