@@ -103,7 +103,8 @@ class Session:
 
     def _tools(self, benchmark: Benchmark) -> dict[str, str | None]:
         if benchmark.metric in SPEECH_METRICS:
-            return {"recogniser": self.recogniser and Path(self.recogniser).name, "voice": ", ".join(Path(path).name for path in self.voice)}
+            recogniser = self.recogniser and Path(self.recogniser).name
+            return {"recogniser": recogniser, "voice": ", ".join(Path(path).name for path in self.voice)}
         return {"judged_by": self.judge if benchmark.judge else None}
 
 
