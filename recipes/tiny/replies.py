@@ -37,8 +37,21 @@ def answers(paths: list[Path]) -> Iterator[tuple[dict[str, Any], str]]:
 
 
 def as_written(text: str, rng: random.Random) -> str:
-    """Half of the lower-case sentences get a capital and a full stop: users write both ways."""
-    return text[0].upper() + text[1:] + "." if rng.random() < 0.5 else text
+    """Half of the lower-case sentences get a capital and a full stop: users write both ways.
+
+    An eighth is cut to one to three words, another eighth to two sentences.
+    """
+    words, kind = text.split(), rng.random()
+    if kind < 0.125:
+        text = " ".join(words[: rng.randint(1, 3)])
+    elif kind < 0.25 and len(words) > 3:
+        middle = rng.randint(2, len(words) - 2)
+        return f"{_sentence(' '.join(words[:middle]))} {_sentence(' '.join(words[middle:]))}"
+    return _sentence(text) if rng.random() < 0.5 else text
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:] + "."
 
 
 def lines(args: argparse.Namespace) -> None:

@@ -136,6 +136,14 @@ def test_nearest_code(semantic):
     assert torch.equal(semantic.quantise(hidden), codes)
 
 
+def test_neighbours_are_the_nearest_other_codes(semantic):
+    codebook_CD, near_CK = semantic.codebook.weight.detach(), semantic.neighbours(3)
+    for code, near_K in enumerate(near_CK.tolist()):
+        distance_C = (codebook_CD - codebook_CD[code]).norm(dim=1)
+        distance_C[code] = torch.inf
+        assert near_K == distance_C.argsort()[:3].tolist()
+
+
 @pytest.mark.parametrize("width", [8, 64])
 def test_code_vectors_lie_as_the_codes_do(semantic, width):
     """In enough dimensions all distances are kept; the vectors are the same each time, of mean 0 and spread 1."""

@@ -44,6 +44,19 @@ def test_a_batch_has_four_frames_a_code_and_hides_some_codes(store):
     assert 0.2 < hidden / rows < 0.8
 
 
+def test_blurred_codes_are_neighbours_of_the_true_ones(store):
+    neighbours_CK = torch.stack([(torch.arange(CODES) + step) % CODES for step in (1, 2)], 1)
+    blurred = objective(store, drop_codes=0.0, neighbours_CK=neighbours_CK, blur_codes=0.5)
+    true = objective(store, drop_codes=0.0)
+    steps = []
+    for batch, other in zip(islice(blurred.batches(0), 5), islice(true.batches(0), 5), strict=True):
+        shown = other.codes < CODES
+        steps.append((batch.codes - other.codes)[shown] % CODES)
+    steps = torch.cat(steps)
+    assert set(steps.tolist()) == {0, 1, 2}
+    assert 0.4 < float((steps > 0).float().mean()) < 0.6
+
+
 def test_long_recordings_are_cut_to_a_stretch(store):
     batch = next(objective(store, longest_seconds=0.4).batches(0))
     assert batch.codes.shape[1] == 5

@@ -126,6 +126,11 @@ class SemanticTokenizer(nn.Module):
         vectors_CW = (rows[:, :kept] * values[:kept]) @ turn.to(rows)
         return vectors_CW / vectors_CW.std()
 
+    def neighbours(self, count: int) -> Tensor:
+        """The other codes whose vectors are nearest to each code's: int64 (codes, count), nearest first."""
+        vectors_CD = self.codebook.weight.detach().float()
+        return torch.cdist(vectors_CD, vectors_CD).topk(count + 1, largest=False).indices[:, 1:]
+
     def log_mel(self, samples_L: Tensor) -> tuple[Tensor, Tensor]:
         """One segment of at most 30 s, padded to whole tokens: log-mel (n_mels, T) and bool (T,) false for padding."""
         length = samples_L.shape[0]

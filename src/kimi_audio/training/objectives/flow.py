@@ -63,6 +63,9 @@ class FlowObjective(Objective):
         export: writes the trained model.
         chunk_seconds: shortest and longest chunk, drawn anew for each batch; None trains on whole utterances.
         drop_codes: share of utterances whose codes are hidden, so that guidance can be used.
+        neighbours_CK: int64 (codes, K), the codes most like each code, none for no blurring.
+        blur_codes: share of codes that one of their neighbours replaces: the codes of a language model, or of other
+            voices, are less exact than those of the recordings.
         rates: parameter-name prefix → learning-rate scale; 0 freezes.
         batch_seconds: sound in a batch, padding included.
         longest_seconds: longer recordings are cut to a random stretch of this length.
@@ -79,6 +82,8 @@ class FlowObjective(Objective):
         export: Callable[[Path], None] | None = None,
         chunk_seconds: tuple[float, float] | None = None,
         drop_codes: float = 0.1,
+        neighbours_CK: Tensor | None = None,
+        blur_codes: float = 0.0,
         rates: dict[str, float] | None = None,
         batch_seconds: float = 60.0,
         longest_seconds: float = 12.0,
@@ -87,6 +92,7 @@ class FlowObjective(Objective):
         self.model = self.flow = flow.requires_grad_(True)
         self.mels, self.store, self.codes, self.dev, self.export = mels, store, codes, dev, export
         self.chunk_seconds, self.drop_codes, self.rates, self.seed = chunk_seconds, drop_codes, rates or {}, seed
+        self.neighbours_CK, self.blur_codes = neighbours_CK, blur_codes
         self.budget, self.longest = int(batch_seconds * CODES_PER_SECOND), int(longest_seconds * CODES_PER_SECOND)
 
     def parameter_groups(self) -> list[ParameterGroup]:
@@ -96,7 +102,7 @@ class FlowObjective(Objective):
         lengths = [min(self.longest, len(self.codes(row))) for row in self.store.rows]
         for number, rows in enumerate(length_batches(lengths, self.budget, self.seed, start), start=start):
             rng = np.random.default_rng((self.seed, number))
-            yield self._batch(self.store, rows, rng, times=rng.random(len(rows)), drop=self.drop_codes)
+            yield self._batch(self.store, rows, rng, rng.random(len(rows)), self.drop_codes, self.blur_codes)
 
     def loss(self, batch: FlowBatch) -> tuple[Tensor, dict[str, float | Tensor]]:
         loss = self._error(batch)
@@ -110,7 +116,7 @@ class FlowObjective(Objective):
         for row in range(len(self.dev)):
             rng = np.random.default_rng((row, 1))
             times = np.array(DEV_TIMES[row % len(DEV_TIMES)])
-            errors.append(self._error(self._batch(self.dev, [row], rng, times[None], drop=0.0)).item())
+            errors.append(self._error(self._batch(self.dev, [row], rng, times[None])).item())
         return {"velocity_error": float(np.mean(errors))}
 
     def save(self, folder: Path) -> None:
@@ -142,7 +148,13 @@ class FlowObjective(Objective):
         return both[:, frames:]
 
     def _batch(
-        self, store: WaveformStore, rows: list[int], rng: np.random.Generator, times: np.ndarray, drop: float
+        self,
+        store: WaveformStore,
+        rows: list[int],
+        rng: np.random.Generator,
+        times: np.ndarray,
+        drop: float = 0.0,
+        blur: float = 0.0,
     ) -> FlowBatch:
         parts = [self._stretch(store, row, rng) for row in rows]
         longest = max(len(codes) for codes, _ in parts)
@@ -152,7 +164,7 @@ class FlowObjective(Objective):
         valid = torch.zeros(len(rows), FRAMES_PER_CODE * longest, dtype=torch.bool)
         for n, (row_codes, row_mel) in enumerate(parts):
             if rng.random() >= drop:
-                codes[n, : len(row_codes)] = torch.tensor(row_codes)
+                codes[n, : len(row_codes)] = self._blurred(torch.tensor(row_codes), blur, rng)
             mel[n, : len(row_mel)] = (row_mel - config.mel_mean) / config.mel_std
             valid[n, : len(row_mel)] = True
         noise = torch.from_numpy(rng.standard_normal(mel.shape, np.float32))
@@ -160,6 +172,14 @@ class FlowObjective(Objective):
         if self.chunk_seconds is not None:
             chunks = draw_chunks(longest, self.chunk_seconds, rng).repeat_interleave(FRAMES_PER_CODE)
         return FlowBatch(mel, noise, codes, torch.from_numpy(times).float(), valid, chunks)
+
+    def _blurred(self, codes_N: Tensor, share: float, rng: np.random.Generator) -> Tensor:
+        """Codes with a share of them replaced by neighbours, each neighbour as likely as any other."""
+        if self.neighbours_CK is None or not share:
+            return codes_N
+        chosen = torch.from_numpy(rng.integers(self.neighbours_CK.shape[1], size=len(codes_N)))
+        replaced = torch.from_numpy(rng.random(len(codes_N)) < share)
+        return torch.where(replaced, self.neighbours_CK[codes_N, chosen], codes_N)
 
     def _stretch(self, store: WaveformStore, row: int, rng: np.random.Generator) -> tuple[list[int], Tensor]:
         """Codes of a recording, or of a random stretch of it, and the log-mel of just those."""

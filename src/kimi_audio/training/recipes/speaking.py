@@ -23,6 +23,9 @@ from kimi_audio.training.trainer import TrainConfig
 MEL_MEAN, MEL_STD = -4.479605, 3.4584913
 """Of the official mels."""
 
+NEIGHBOURS = 4
+"""Codes that may stand in for one."""
+
 
 @dataclass(frozen=True)
 class FreshDetokenizer:
@@ -113,10 +116,12 @@ class FlowRecipe(DetokenizerRecipe):
     Attributes:
         chunk_seconds: shortest and longest chunk of the chunk-causal stage; none for whole utterances.
         drop_codes: share of utterances without condition, for guidance.
+        blur_codes: share of codes that one of their nearest neighbours in the codebook replaces.
     """
 
     chunk_seconds: tuple[float, float] | None = None
     drop_codes: float = 0.1
+    blur_codes: float = 0.0
     batch_seconds: float = 60.0
     longest_seconds: float = 12.0
 
@@ -140,6 +145,8 @@ class FlowRecipe(DetokenizerRecipe):
             export=lambda folder: save_parts(folder, parts),
             chunk_seconds=self.chunk_seconds,
             drop_codes=self.drop_codes,
+            neighbours_CK=parts.semantic.neighbours(NEIGHBOURS) if self.blur_codes else None,
+            blur_codes=self.blur_codes,
             rates=self.rates,
             batch_seconds=self.batch_seconds,
             longest_seconds=self.longest_seconds,
