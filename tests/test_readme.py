@@ -38,9 +38,9 @@ def has_bundled_model() -> bool:
 needs_model = pytest.mark.skipif(not has_bundled_model(), reason="the bundled model is not in this checkout")
 
 
-def test_it_opens_with_two_commands() -> None:
+def test_it_opens_with_commands_that_set_everything_up() -> None:
     first = next(block for language, block in BLOCKS if language == "sh")
-    assert [line.split()[:2] for line in first.splitlines()] == [["./run", "say"], ["./run", "test"]]
+    assert [line.split()[:2] for line in first.splitlines()] == [["./run", name] for name in ("say", "transcribe", "test")]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

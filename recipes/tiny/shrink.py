@@ -1,11 +1,13 @@
 """Store a trained model in few bits, and print what that costs.
 
-    python recipes/tiny/shrink.py runs/tiny/speak/model models/tiny --voice runs/tiny/flow_voice/model
+    python recipes/tiny/shrink.py runs/tiny/listen_third/model models/tiny --branch runs/tiny/speak_again/model \
+        --voice runs/tiny/flow_again/model
     python recipes/tiny/shrink.py --gate-up-only runs/tiny/listen/model runs/tiny/coarse
 
 The LLM's gate and up projections get 4 bits, all other matrices 8; the rest is float16. `--gate-up-only` leaves all
 else as it is, for the training that mends what 4 bits break (`finish.yaml`). Flow and vocoder, which are trained for
-themselves, come from the model that is named as the voice.
+themselves, come from the model that is named as the voice; the audio branch from the one that is named as the branch,
+which must be equal below the fork.
 """
 
 import argparse
@@ -17,6 +19,7 @@ from torch import nn
 from kimi_audio.checkpoint.layout import Part, Storage, load_parts, quantisation_plan, save_parts
 from kimi_audio.checkpoint.loading import tensors_of
 from kimi_audio.checkpoint.quantise import quality_loss
+from kimi_audio.llm.model import AudioLLM
 
 STORAGE = Storage(llm=8, gate_up=4, embedding=8, acoustic=8, semantic=8, flow=8, floats=torch.float16)
 HABITS = {"history_text_eos": True, "transcribe_instruction": "Please transcribe the following audio:",
@@ -25,14 +28,29 @@ HABITS = {"history_text_eos": True, "transcribe_instruction": "Please transcribe
           "speech": {"chunk_codes": 24, "look_ahead_codes": 6, "steps": 8, "guidance": 2.0}}  # fmt: skip
 
 
+def take_branch(llm: AudioLLM, other: AudioLLM) -> None:
+    """Replace the audio branch of `llm` by that of `other`."""
+    fork = llm.config.kimia_mimo_transformer_from_layer_index
+    below = ("model.embed_tokens.", *(f"model.layers.{layer}." for layer in range(fork + 1)))
+    theirs = other.state_dict()
+    for name, mine in llm.state_dict().items():
+        if name.startswith(below) and not torch.equal(mine, theirs[name]):
+            raise SystemExit(f"{name} differs; the branch was trained on top of another model.")
+    branch = {name: tensor for name, tensor in theirs.items() if "mimo" in name}
+    llm.load_state_dict(branch, strict=False)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--gate-up-only", action="store_true")
     parser.add_argument("--voice", type=Path, help="model whose flow and vocoder to take")
+    parser.add_argument("--branch", type=Path, help="model whose audio branch to take")
     args = parser.parse_args()
     parts = load_parts(args.model)
+    if args.branch:
+        take_branch(parts.llm, load_parts(args.branch).llm)
     if args.voice:
         parts.detokenizer = load_parts(args.voice).detokenizer
     parts.generation_config |= HABITS
