@@ -125,6 +125,33 @@ def test_a_broken_file_gets_one_sentence_and_the_others_are_done(model: str, tmp
         assert line.startswith("kimi-audio: ") and str(path) in line
 
 
+FORMATS = {"wav": None, "flac": None, "mp3": None, "aiff": None, "ogg": "VORBIS", "opus": "OPUS"}
+
+
+@pytest.mark.parametrize(("suffix", "codec"), FORMATS.items())
+def test_a_file_that_breaks_off_is_written_down_as_far_as_it_goes_and_told(
+    model: str, tmp_path: Path, suffix: str, codec: str | None
+) -> None:
+    whole, path = tmp_path / f"whole.{suffix}", tmp_path / f"half.{suffix}"
+    soundfile.write(whole, *soundfile.read(SPEECH), subtype=codec, format="OGG" if codec else None)
+    path.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    result = run("transcribe", "--model", model, "--json", path, whole)
+    assert result.exit_code == 2
+    half, both = map(json.loads, result.stdout.splitlines())
+    assert half["text"] and half["seconds"] < 0.6 * both["seconds"]
+    assert len(complaints(result)) == 1
+    assert re.fullmatch(rf"kimi-audio: {re.escape(str(path))} is damaged: it breaks off .*", complaints(result)[0])
+
+
+def test_ask_and_subtitles_tell_of_a_file_that_breaks_off_too(model: str, tmp_path: Path) -> None:
+    path = tmp_path / "half.flac"
+    path.write_bytes(Path(SPEECH).read_bytes()[:40_000])
+    for command in (["ask", "What?", path], ["transcribe", "--srt", path]):
+        result = run(*command, "--model", model)
+        assert result.exit_code == 2 and result.stdout.strip()
+        assert len(complaints(result)) == 1 and "half.flac is damaged" in complaints(result)[0]
+
+
 @pytest.mark.parametrize(("rate", "channels"), [(768_000, 1), (8_000, 32), (1_000, 2)])
 def test_unusual_rates_and_channels_are_heard(model: str, tmp_path: Path, rate: int, channels: int) -> None:
     path = tmp_path / "unusual.wav"

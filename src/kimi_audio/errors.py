@@ -13,6 +13,10 @@ class AudioError(KimiAudioError):
     """Sound that can't be read, or that holds something other than sound."""
 
 
+class DamagedAudio(UserWarning):
+    """Sound that breaks off before its end; what precedes the break is used."""
+
+
 class CheckpointError(KimiAudioError):
     """A model directory that is incomplete, damaged, or of another shape than its configuration says."""
 

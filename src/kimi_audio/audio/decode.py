@@ -9,18 +9,20 @@ Files are read by libsndfile (WAV, FLAC, Ogg, Opus, MP3, AIFF, CAF, ...) and, wh
 FFmpeg (AAC, M4A, MP4, WebM, WMA, AMR, ...). Channels are averaged; 1 to 768 kHz are resampled to the rate asked for,
 16 kHz being what both encoders hear (SPEC §6).
 
-A file that breaks off (half a download, a damaged tail) gives the sound up to the break, and a warning is logged. If
-no sample precedes the break, or a sample is NaN, infinite or absurdly loud, an `AudioError` says so.
+A file that breaks off (half a download, a damaged tail) gives the sound up to the break and a `DamagedAudio` warning:
+the decoder fails, or there is less than the file promises. If no sample precedes the break, or a sample is NaN,
+infinite or absurdly loud, an `AudioError` says so.
 """
 
 import io
 import itertools
-import logging
 import os
+import re
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, BinaryIO
 
 import av
@@ -29,13 +31,12 @@ import numpy as np
 import soundfile
 
 from kimi_audio.audio.blocks import Samples, reblock, resample
-from kimi_audio.errors import AudioError
-
-logger = logging.getLogger(__name__)
+from kimi_audio.errors import AudioError, DamagedAudio
 
 MIN_RATE, MAX_RATE = 1_000, 768_000  # Hz
 MAX_LEVEL = 1000.0  # 60 dB over full scale: floats that were never divided by their integer range
 READ_FRAMES = 4096  # decoded at a time: what is lost before a break in a FLAC or Ogg file is less than this
+SLACK = 0.1  # seconds: containers count the padding of their codecs in or out
 
 Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | np.ndarray
 
@@ -145,14 +146,16 @@ def _read_file(source: Any, name: str) -> Iterator[tuple[int, np.ndarray]]:
         if not file.read(1):
             raise AudioError(f"{name} is empty; a sound file is needed")
         file.seek(0)
-        try:
-            sound = _SequentialSoundFile(file)
-        except (soundfile.SoundFileError, TypeError):  # TypeError: any file named .raw
-            file.seek(0)
-            yield from _read_ffmpeg(file, name)
-        else:
-            with sound:
-                yield from _read_libsndfile(sound, name)
+        with ExitStack() as stack:
+            try:
+                sound = stack.enter_context(_SequentialSoundFile(file))
+            except (soundfile.SoundFileError, TypeError):  # TypeError: any file named .raw
+                sound = None
+            if sound and not _guesses_its_length(sound, file):
+                yield from _read_libsndfile(sound, file, name)
+                return
+        file.seek(0)
+        yield from _read_ffmpeg(file, name)
 
 
 @contextmanager
@@ -200,27 +203,96 @@ class _SequentialSoundFile(soundfile.SoundFile):
         return False
 
 
-def _read_libsndfile(sound: soundfile.SoundFile, name: str) -> Iterator[tuple[int, np.ndarray]]:
+def _read_libsndfile(sound: soundfile.SoundFile, file: BinaryIO, name: str) -> Iterator[tuple[int, np.ndarray]]:
+    rate, count = sound.samplerate, 0
+    stated = sound.frames if sound.frames < 2**62 else 0  # of a FLAC out of a pipe nobody knows
     try:
         while len(frames := sound.read(READ_FRAMES, dtype="float32", always_2d=True)):
-            yield sound.samplerate, frames
-    except soundfile.LibsndfileError as error:
-        logger.warning("%s is damaged (%s); what precedes the damage is used", name, error.error_string)
+            count += len(frames)
+            yield rate, frames
+    except soundfile.LibsndfileError:
+        _tell_break(name, count / rate, stated / rate)
+        return
+    promised = max(stated, round(count * _promised_share(sound)))
+    if promised - count > (SLACK * rate if sound.format == "MP3" else 0):
+        _tell_break(name, count / rate, promised / rate)
+    elif sound.format == "OGG" and _ends_within_a_page(file):
+        _tell_break(name, count / rate)
+
+
+def _promised_share(sound: soundfile.SoundFile) -> float:
+    """Bytes of sound by the header of a WAV, AIFF or AU over those that are there. libsndfile goes by the latter.
+
+    Programs that write into a pipe don't know the size, and put about 2^31 or 2^32 into the header.
+    """
+    found = re.search(r"(?:data|SSND|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)", sound.extra_info)
+    promised, there = map(int, found.groups()) if found else (0, 0)
+    return promised / there if there and promised % 2**31 < 2**31 - 2**16 else 1.0
+
+
+def _guesses_its_length(sound: soundfile.SoundFile, file: BinaryIO) -> bool:
+    """Whether it is an MP3 whose first frame has no count. libsndfile reads no further than its guess of the length."""
+    if sound.format != "MP3":
+        return False
+    position = file.tell()
+    file.seek(0)
+    head = file.read(10)
+    if head[:3] == b"ID3":  # a tag, perhaps with pictures; its size in four times seven bits
+        file.seek(10 + sum(byte << 7 * place for place, byte in enumerate(reversed(head[6:10]))))
+    first = head + file.read(2048)
+    file.seek(position)
+    return b"Xing" not in first and b"Info" not in first
+
+
+def _ends_within_a_page(file: BinaryIO) -> bool:
+    """Whether the last page of an Ogg file is cut short. A page says how long it is, but a file doesn't."""
+    size = file.seek(0, io.SEEK_END)
+    file.seek(max(0, size - 2**17))
+    tail = file.read()
+    page = tail[tail.rfind(b"OggS") :]
+    return len(page) < 27 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]])
 
 
 def _read_ffmpeg(file: BinaryIO, name: str) -> Iterator[tuple[int, np.ndarray]]:
     try:
         # No protocol: a playlist must not make the reader open other files or addresses.
         container = av.open(file, "r", metadata_errors="ignore", options={"protocol_whitelist": "none"})
+    except av.error.EOFError:
+        _tell_break(name, 0.0)
+        return
     except (av.error.FFmpegError, ValueError) as error:
         raise AudioError(f"{name} is not a sound file of a known format, or its header is damaged") from error
     with container:
         if not container.streams.audio:
             raise AudioError(f"{name} has no sound track; a file with sound is needed")
+        track, end = container.streams.audio[0], 0.0
+        promised = _promised_end(container, track)
         try:
-            for frame in container.decode(container.streams.audio[0]):
+            for frame in container.decode(track):
                 samples = frame.to_ndarray()  # planar [channels, frames]; packed [1, frames * channels]
+                end = (frame.time or end) + frame.samples / frame.sample_rate
                 planar = frame.format.is_planar
                 yield frame.sample_rate, samples.T if planar else samples.reshape(-1, frame.layout.nb_channels)
-        except av.error.FFmpegError as error:
-            logger.warning("%s is damaged (%s); what precedes the damage is used", name, error.strerror)
+        except av.error.FFmpegError:
+            _tell_break(name, end, promised)
+        else:
+            if promised - end > SLACK:
+                _tell_break(name, end, promised)
+
+
+def _promised_end(container: Any, track: Any) -> float:
+    """Where MP4 and Matroska say that a track ends, in seconds; 0 for others, of which FFmpeg guesses it."""
+    if not {"mp4", "webm"} & set(container.format.name.split(",")):
+        return 0.0
+    if track.duration is not None:
+        return float(((track.start_time or 0) + track.duration) * track.time_base)
+    is_alone = len(container.streams) == 1
+    return container.duration / av.time_base if is_alone and container.duration else 0.0
+
+
+def _tell_break(name: str, seconds: float, promised: float = 0.0) -> None:
+    if not seconds:
+        raise AudioError(f"{name} breaks off before its sound begins; a whole file is needed")
+    of = f" of {promised:.2f} s" if promised > seconds else ""
+    message = f"{name} is damaged: it breaks off after {seconds:.2f} s{of}; what precedes the break is used"
+    warnings.warn(message, DamagedAudio, stacklevel=2)

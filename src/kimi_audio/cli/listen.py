@@ -3,15 +3,17 @@
 import itertools
 import sys
 import time
-from contextlib import nullcontext
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kimi_audio.cli import common, subtitles
 from kimi_audio.cli.common import Batch
-from kimi_audio.errors import ConfigError
+from kimi_audio.errors import ConfigError, DamagedAudio
 
 if TYPE_CHECKING:
     from kimi_audio.model import KimiAudio
@@ -19,6 +21,32 @@ if TYPE_CHECKING:
 SAMPLE_RATE = 16_000
 
 Sounds = Annotated[list[str], typer.Argument(metavar="AUDIO", help="Sound files of any common format and length.")]
+
+
+class Recordings(Batch):
+    """A batch of recordings: one that breaks off is heard as far as it goes, and told; code 2 comes last."""
+
+    damaged = False
+
+    @contextmanager
+    def item(self) -> Iterator[None]:
+        with warnings.catch_warnings(), super().item():
+            warnings.simplefilter("always", DamagedAudio)
+            show = warnings.showwarning
+
+            def tell(message: Warning | str, category: type[Warning], *where: Any) -> None:
+                if not issubclass(category, DamagedAudio):
+                    show(message, category, *where)
+                    return
+                common.tell(str(message))
+                self.damaged = True
+
+            warnings.showwarning = tell
+            yield
+
+    def end(self) -> None:
+        self.failed = self.failed or self.damaged
+        super().end()
 
 
 @common.command
@@ -47,7 +75,7 @@ def transcribe(
     if srt or vtt:
         _subtitle(listener, audio, subtitles.Format.srt if srt else subtitles.Format.vtt, output)
         return
-    batch = Batch()
+    batch = Recordings()
     for path in audio:
         with batch.item():
             with common.listening(path) as report:
@@ -77,21 +105,23 @@ def ask(
     from kimi_audio.audio.decode import load_audio
 
     paths = audio or []
-    sounds, batch = [], Batch()
+    sounds, batch = [], Recordings()
     for path in paths:
         with batch.item():
             sounds.append(load_audio(path, SAMPLE_RATE))
-    batch.end()
+    if len(sounds) < len(paths):
+        batch.end()
     listener = loading.load(speaks=False)
     started = time.perf_counter()
     text = listener.ask(instruction, *sounds).text
     elapsed = time.perf_counter() - started
-    if not json:
+    if json:
+        seconds = sum(map(len, sounds)) / SAMPLE_RATE
+        rtf = round(elapsed / seconds, 4) if seconds else None
+        common.print_json(instruction=instruction, audio=paths, text=text, seconds=round(seconds, 3), rtf=rtf)
+    else:
         print(text, flush=True)
-        return
-    seconds = sum(map(len, sounds)) / SAMPLE_RATE
-    rtf = round(elapsed / seconds, 4) if seconds else None
-    common.print_json(instruction=instruction, audio=paths, text=text, seconds=round(seconds, 3), rtf=rtf)
+    batch.end()
 
 
 def _subtitle(listener: "KimiAudio", audio: list[str], kind: subtitles.Format, folder: Path | None) -> None:
@@ -102,7 +132,7 @@ def _subtitle(listener: "KimiAudio", audio: list[str], kind: subtitles.Format, f
         raise ConfigError(f"two of the files would both become the same .{kind.value} in {folder}; do them one by one")
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
-    batch = Batch()
+    batch = Recordings()
     for path, target in zip(audio, targets, strict=True):
         with batch.item():
             segments = listener.transcribe_segments(path)
