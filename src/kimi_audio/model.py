@@ -13,6 +13,7 @@ the fields of `Habits`: how this model was trained to be used.
 
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
@@ -201,9 +202,9 @@ class KimiAudio:
         """
         for piece in spoken_pieces(text, self.habits.max_say_characters, self.habits.join_sentences):
             prompt = self.prompt([Message("user", "text", f"{self.habits.say_instruction} {piece}")], "both")
-            for sound in self._answer(prompt, "both", seed, speech, options, reads=self.tokenizer.encode(piece)):
-                if isinstance(sound, np.ndarray):
-                    yield sound
+            ids = self.tokenizer.encode(piece)
+            with closing(self._answer(prompt, "both", seed, speech, options, reads=ids)) as answer:
+                yield from (sound for sound in answer if isinstance(sound, np.ndarray))
 
     def revoice(
         self, source: Any, *, seed: int | None = None, speech: StreamConfig | None = None

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from detokenizer.small import FLOW, VOCODER, make_detokenizer, seeded_noise
+from detokenizer.small import FLOW, VOCODER, make_detokenizer, make_flow, seeded_noise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -55,7 +55,7 @@ def test_overlapping_chunks_sound_as_the_whole_mel():
     codes = [n % 20 for n in range(60)]
     detokenizer = make_detokenizer(chunk_codes=15, context_frames=context)
     mels = MelStream(detokenizer.flow, detokenizer.config, seeded_noise(4))
-    parts = [mels.chunk(codes[at : at + 15], final=at == 45) for at in range(0, 60, 15)]
+    parts = [*(mels.push(codes[at : at + 15]) for at in range(0, 45, 15)), mels.flush(codes[45:])]
     with torch.inference_mode():
         whole = detokenizer.vocoder(torch.cat(parts)[None])[0]
     assert torch.allclose(detokenizer(codes, seeded_noise(4)), whole, atol=1e-6)
@@ -70,19 +70,38 @@ def test_guidance_moves_away_from_what_no_code_sounds_like():
 
 
 def test_streams_are_independent_and_as_new_after_a_flush():
-    detokenizer, codes = make_detokenizer(), list(range(17))
-    alone = detokenizer(codes, seeded_noise(1))
-    one, other = detokenizer.stream(seeded_noise(1)), detokenizer.stream(seeded_noise(2))
-    parts = []
-    for code in codes:
-        parts.append(one.push([code]))
-        other.push([19 - code])
-    assert torch.equal(torch.cat([*parts, one.flush()]), alone)
-    other.reset()
-    again = detokenizer.stream(seeded_noise(1))
-    again.push([3] * 7)
-    again.reset()
-    assert len(again.flush()) == 0
+    detokenizer = make_detokenizer()
+    spoken = [list(range(17)), [19 - code for code in range(14)]]
+    alone = [detokenizer(codes, seeded_noise(number)) for number, codes in enumerate(spoken)]
+    streams, parts = [detokenizer.stream(seeded_noise(number)) for number in range(2)], [[], []]
+    for at in range(17):
+        for stream, codes, heard in zip(streams, spoken, parts, strict=True):
+            heard.append(stream.push(codes[at : at + 1]))
+    for stream, heard, whole in zip(streams, parts, alone, strict=True):
+        assert torch.equal(torch.cat([*heard, stream.flush()]), whole)
+        assert len(stream.flush()) == 0
+
+
+def test_a_stream_forgets_everything_in_the_middle_of_a_sound():
+    detokenizer, codes = make_detokenizer(first_chunk_codes=3), list(range(17))
+    noises = iter([seeded_noise(2), seeded_noise(1)])
+    noise = next(noises)
+    stream = detokenizer.stream(lambda frames, bins: noise(frames, bins))
+    stream.push([3] * 8)
+    stream.reset()
+    assert len(stream.flush()) == 0
+    noise = next(noises)
+    again = torch.cat([stream.push(codes), stream.flush()])
+    assert torch.equal(again, detokenizer(codes, seeded_noise(1)))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_flow_of_half_precision_makes_nearly_the_same_mels(dtype):
+    codes = list(range(12))
+    exact = MelStream(make_flow(), StreamConfig(), seeded_noise(1)).flush(codes)
+    rounded = MelStream(make_flow().to(dtype), StreamConfig(), seeded_noise(1)).flush(codes)
+    assert rounded.dtype == torch.float32
+    assert (rounded - exact).abs().mean() < 0.01 * exact.std()
 
 
 def test_long_speech_forgets_what_is_far_back():

@@ -42,6 +42,27 @@ def test_polyphase_snake_is_the_plain_one(batch, channels, frames, seed):
     torch.testing.assert_close(snake(x_BCT), plain_snake(snake, x_BCT), atol=1e-4, rtol=1e-4)
 
 
+def test_matrices_of_the_filters_are_made_once_and_follow_them():
+    """Other filters loaded, another dtype: no result is of the old ones, and none of the matrices is stored."""
+    torch.manual_seed(0)
+    snake, x_BCT = AntiAliasedSnake(3).eval(), torch.randn(2, 3, 37)
+    with torch.inference_mode():
+        first = snake(x_BCT)
+    up, down = snake._matrices()
+    assert snake._matrices() == (up, down) and torch.equal(snake(x_BCT), first)
+    x_BCT.requires_grad_()
+    snake(x_BCT).sum().backward()  # made without a gradient in sight, of use with one
+    assert x_BCT.grad is not None
+
+    other = {name: torch.randn_like(tensor) for name, tensor in snake.state_dict().items()}
+    assert set(other) == {"act.alpha", "act.beta", "upsample.filter", "downsample.lowpass.filter"}
+    snake.load_state_dict(other)
+    x_BCT = x_BCT.detach()
+    torch.testing.assert_close(snake(x_BCT), plain_snake(snake, x_BCT), atol=1e-4, rtol=1e-4)
+    snake.double()
+    torch.testing.assert_close(snake(x_BCT.double()), plain_snake(snake, x_BCT.double()), atol=1e-6, rtol=1e-6)
+
+
 def test_a_hop_of_samples_for_every_frame():
     with torch.inference_mode():
         samples_BL = make_vocoder()(torch.randn(2, 11, 8))

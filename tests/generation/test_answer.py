@@ -2,6 +2,9 @@
 
 import gc
 import weakref
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,18 +13,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_model import VOCAB, tiny_model
 
+from kimi_audio.detokenizer.flow import euler
 from kimi_audio.errors import ConfigError, DataError
-from kimi_audio.generation import collect, decode
+from kimi_audio.generation import AnswerStream, collect, decode
 from kimi_audio.generation.sampling import SamplingParams
 from kimi_audio.generation.speech_text import spoken_pieces
 from kimi_audio.kv_cache import KVCache
 from kimi_audio.messages import Message
 from kimi_audio.model import KimiAudio
-from kimi_audio.prompt import Heard
+from kimi_audio.prompt import Heard, Prompt
 from kimi_audio.vocab import AUDIO_DELAY
 
 QUESTION = [Message("user", "text", "Say something.")]
-SPOKEN = {"output_type": "both", "seed": 5, "audio_temperature": 1.0, "audio_top_k": 12, "max_new_tokens": 40}
+DRAWN = {"audio_temperature": 1.0, "audio_top_k": 12}
+SPOKEN = {"output_type": "both", "seed": 5, "max_new_tokens": 40, **DRAWN}
 SAMPLES_PER_CODE = 4 * 480
 
 
@@ -49,23 +54,110 @@ def test_sound_comes_before_the_answer_is_complete(model: KimiAudio) -> None:
     assert 0 < len(answer.reply.codes) < len(model.generate(QUESTION, **SPOKEN).codes)
 
 
-def test_leaving_early_frees_everything(model: KimiAudio, monkeypatch: pytest.MonkeyPatch) -> None:
-    caches: list[weakref.ref] = []
+@pytest.fixture
+def caches(monkeypatch: pytest.MonkeyPatch) -> Iterator[weakref.WeakSet[KVCache]]:
+    """All key/value caches that are alive; nothing is freed late, by the garbage collector."""
+    alive: weakref.WeakSet[KVCache] = weakref.WeakSet()
     made = KVCache.__init__
 
     def counted(cache: KVCache, *arguments, **options) -> None:
         made(cache, *arguments, **options)
-        caches.append(weakref.ref(cache))
+        alive.add(cache)
 
     monkeypatch.setattr(KVCache, "__init__", counted)
+    gc.collect()
+    gc.disable()
+    yield alive
+    gc.enable()
+
+
+def test_leaving_early_frees_everything_at_once(model: KimiAudio, caches: weakref.WeakSet[KVCache]) -> None:
     answer = model.stream(QUESTION, **SPOKEN)
     next(piece for piece in answer if isinstance(piece, np.ndarray))
-    assert any(cache() is not None for cache in caches)
+    assert len(caches) == 2, "one of the language model, one of the flow"
     answer.close()
-    gc.collect()
-    language_model = [c for cache in caches if (c := cache()) is not None and c.length > 0]
-    assert not language_model
+    assert not caches
     assert answer.reply.audio is not None and list(answer) == []
+
+
+@pytest.mark.parametrize("output_type", ["text", "both"])
+def test_an_answer_that_is_dropped_is_gone(
+    output_type: str, model: KimiAudio, caches: weakref.WeakSet[KVCache]
+) -> None:
+    answer = model.stream(QUESTION, **{**SPOKEN, "output_type": output_type})
+    next(answer)
+    assert caches
+    del answer
+    assert not caches
+
+
+def test_reading_aloud_and_revoicing_free_everything_too(model: KimiAudio, caches: weakref.WeakSet[KVCache]) -> None:
+    for sounds in (model.say("Hello there. " * 9, seed=1), model.revoice(np.zeros(64_000, np.float32), seed=1)):
+        next(sound for sound in sounds if len(sound))
+        assert caches
+        sounds.close()
+        assert not caches
+
+
+def test_a_long_text_takes_bounded_memory(model: KimiAudio, caches: weakref.WeakSet[KVCache]) -> None:
+    """10 000 characters: one piece at a time is asked for and said, and nothing is left of those before it."""
+    answers: weakref.WeakSet[AnswerStream] = weakref.WeakSet()
+    answer_to = model._answer
+    quick = replace(model.detokenizer.config, schedule=euler(1))
+    text = "A sentence of some length stands here, and it goes on for a while. " * 150
+    with pytest.MonkeyPatch.context() as patch:
+        asked = []
+
+        def counted(prompt: Prompt, *arguments, **options) -> AnswerStream:
+            asked.append(len(prompt))
+            answers.add(answer := answer_to(prompt, *arguments, **options))
+            return answer
+
+        patch.setattr(model, "_answer", counted)
+        seconds = 0.0
+        for sound in model.say(text, seed=1, speech=quick, **DRAWN, max_new_tokens=12):
+            seconds += len(sound) / model.speech_rate
+            assert len(caches) <= 2 and len(answers) == 1
+    assert not caches and not answers
+    assert len(text) > 10_000 and len(asked) == len(list(spoken_pieces(text, 200))) > 40
+    assert max(asked) < 300 and seconds > 0.2 * len(asked)
+
+
+def test_answers_at_the_same_time_are_as_alone(model: KimiAudio) -> None:
+    """Several streams of one model, taken from in turns, each with words and sounds of its own."""
+    questions = ["Say something.", "And you?", "What?"]
+
+    def answer(number: int) -> AnswerStream:
+        return model.stream([Message("user", "text", questions[number])], **{**SPOKEN, "seed": number})
+
+    alone = [answer(number) for number in range(3)]
+    for each in alone:
+        assert list(each)
+    together = [answer(number) for number in range(3)]
+    waiting = list(together)
+    while waiting:
+        waiting = [each for each in waiting if next(each, None) is not None]
+    for one, other in zip(alone, together, strict=True):
+        assert one.reply.text == other.reply.text and one.reply.codes == other.reply.codes
+        assert np.array_equal(one.reply.audio, other.reply.audio)
+    assert len({each.reply.codes for each in together}) == 3
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16", "int8", "auto"])
+def test_it_speaks_whatever_the_weights_are_in(dtype: str, model: KimiAudio, tmp_path: Path) -> None:
+    model.save(tmp_path)
+    loaded = KimiAudio.from_pretrained(tmp_path, dtype=dtype, device="cpu")
+    sound = np.concatenate(list(loaded.say("Hello there.", seed=1, **DRAWN)))
+    assert sound.dtype == np.float32 and len(sound) > 10_000 and np.isfinite(sound).all()
+
+
+def test_an_answer_without_any_sound_is_one_of_no_length() -> None:
+    model = tiny_model(speaks=True)
+    model.llm.mimo_output.weight.data.zero_()  # no id of the audio stream is ever a code
+    assert list(model.say("Hello.")) == []
+    reply = model.generate(QUESTION, "both", max_new_tokens=40)
+    assert reply.text and reply.codes == () and reply.audio is not None and reply.audio.shape == (0,)
+    assert model.generate([*QUESTION, reply.message, *QUESTION], "both", max_new_tokens=40).codes == ()
 
 
 def test_history_keeps_both_streams() -> None:
@@ -106,9 +198,9 @@ def test_a_text_is_said_in_pieces(model: KimiAudio) -> None:
     assert [piece.count(".") for piece in spoken_pieces("One. Two. And three.", 200, join_sentences=False)] == [1, 1, 1]
     pieces = list(spoken_pieces(text, 200))
     assert len(pieces) > 1
-    sounds = list(model.say(text, seed=1, audio_temperature=1.0, audio_top_k=12))
+    sounds = list(model.say(text, seed=1, max_new_tokens=60, **DRAWN))
     assert len(sounds) > len(pieces)
-    first = next(model.say(text, seed=1, audio_temperature=1.0, audio_top_k=12))
+    first = next(model.say(text, seed=1, max_new_tokens=60, **DRAWN))
     assert np.array_equal(first, sounds[0])
 
 

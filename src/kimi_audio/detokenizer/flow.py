@@ -190,7 +190,7 @@ class FlowTransformer(nn.Module):
         """Velocity (B, T, M).
 
         Args:
-            x_BTM: normalised mels on their way from noise.
+            x_BTM: normalised mels on their way from noise, in any dtype; the velocity has that of the weights.
             codes_BN: int64, T = r · N; frame t belongs to code t // r.
             times: whole numbers, 0…1000, of the rows (B,) or of each code (B, N).
             start: position of the first frame; the others follow.
@@ -204,7 +204,7 @@ class FlowTransformer(nn.Module):
             positions_T = torch.arange(start, start + frames, device=x_BTM.device)
         rotary_Td = rotary(positions_T, config.hidden_size // config.num_heads, config.rope_base,
                            config.rope_interpolation_factor)  # fmt: skip
-        x_BNrD = self.input_linear(x_BTM).unflatten(1, (codes_BN.shape[1], -1))
+        x_BNrD = self.input_linear(x_BTM.to(self.input_linear.weight.dtype)).unflatten(1, (codes_BN.shape[1], -1))
         for index, block in enumerate(self.blocks):
             x_BNrD = block(x_BNrD, c_BND, rotary_Td, mask, cache, index)
         return self.final_layer(x_BNrD, c_BND).flatten(1, 2)
@@ -248,7 +248,10 @@ def velocity(flow: FlowTransformer, x_BTM: Tensor, codes_BN: Tensor, times_B: Te
 @torch.inference_mode()
 def solve(flow: FlowTransformer, noise_BTM: Tensor, codes_BN: Tensor, schedule: Schedule, *, start: int = 0,
           cache: KVCache | None = None, guidance: float = 0.0) -> Tensor:
-    """Normalised mels (B, T, M) from noise; see `velocity` and `FlowTransformer.forward` for the arguments."""
+    """Normalised mels (B, T, M) from noise; see `velocity` and `FlowTransformer.forward` for the arguments.
+
+    The steps are summed in the dtype of the noise: float32 noise gives float32 mels, whatever the weights are.
+    """
     x_BTM = noise_BTM
     for time, width in schedule:
         times_B = whole_time(time, len(x_BTM)).to(x_BTM.device)

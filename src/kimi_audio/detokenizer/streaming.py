@@ -8,6 +8,9 @@
 A chunk is generated together with the first codes of the next one (look-ahead), which are then thrown away and
 generated again with their own chunk. Its finished frames are run through the flow once more to be remembered, the
 newest `remembered_frames` of them. Neighbouring chunks are joined by a `Stitcher`.
+
+Whatever holds state has `reset`, `push` and `flush`. `MelStream` and `Stitcher` take whole chunks, and the last one in
+`flush`, because it is made in another way; `SpeechStream` takes any pieces, and keeps a chunk back until it knows.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +23,7 @@ from torch import Tensor
 from kimi_audio.detokenizer.flow import CACHE_TIME, FlowTransformer, Schedule, euler, solve, velocity, whole_time
 from kimi_audio.detokenizer.vocoder import BigVGAN
 from kimi_audio.errors import ConfigError
+from kimi_audio.kv_cache import KVCache
 
 FRAMES_PER_CODE = 4
 
@@ -87,32 +91,45 @@ class MelStream:
         self.reset()
 
     def reset(self) -> None:
+        """Forget everything."""
         self._looked_at: list[int] = []
         self._forget()
 
     def _forget(self) -> None:
-        self._cache, self._start = self.flow.new_cache(2 if self.config.guidance else 1), 0
+        self._cache: KVCache | None = None  # made when it is needed: a stream that waits holds no memory
+        self._start = 0
 
-    def chunk(self, codes: Sequence[int], final: bool = False) -> Tensor:
-        """Mels (T, M) of the codes last looked at and of these, less the new look-ahead unless `final`."""
-        flow, weight = self.flow, self.flow.input_linear.weight
-        codes = [*self._looked_at, *codes]
-        kept = len(codes) if final else max(0, len(codes) - self.config.look_ahead_codes)
+    def push(self, chunk: Sequence[int]) -> Tensor:
+        """Mels (T, M) float32 of the codes last looked at and of this chunk, less the new look-ahead."""
+        codes = [*self._looked_at, *chunk]
+        kept = max(0, len(codes) - self.config.look_ahead_codes)
+        mel_1TM = self._solve(codes)[:, : FRAMES_PER_CODE * kept]
+        self._remember(mel_1TM, codes[:kept])
         self._looked_at = codes[kept:]
-        codes_1N = torch.tensor(codes, device=weight.device)[None]
-        noise_1TM = self.noise(FRAMES_PER_CODE * len(codes), flow.config.input_size)[None].to(weight)
-        mel_1TM = solve(flow, noise_1TM, codes_1N, self.config.schedule, start=self._start, cache=self._cache,
-                        guidance=self.config.guidance)  # fmt: skip
-        mel_1TM = mel_1TM[:, : FRAMES_PER_CODE * kept]
-        if not final:
-            self._remember(mel_1TM, codes_1N[:, :kept])
-        return mel_1TM[0] * flow.config.mel_std + flow.config.mel_mean
+        return self._denormalised(mel_1TM)
+
+    def flush(self, chunk: Sequence[int]) -> Tensor:
+        """Mels (T, M) of the last chunk, to its end; the stream is then as new."""
+        mel_1TM = self._solve([*self._looked_at, *chunk])
+        self.reset()
+        return self._denormalised(mel_1TM)
+
+    def _solve(self, codes: Sequence[int]) -> Tensor:
+        """Normalised mels (1, T, M) that follow the remembered frames."""
+        flow, device = self.flow, self.flow.input_linear.weight.device
+        if self._cache is None:
+            self._cache = flow.new_cache(2 if self.config.guidance else 1)
+        noise_1TM = self.noise(FRAMES_PER_CODE * len(codes), flow.config.input_size)[None].to(device)
+        return solve(flow, noise_1TM, torch.tensor([codes], device=device), self.config.schedule, start=self._start,
+                     cache=self._cache, guidance=self.config.guidance)  # fmt: skip
 
     @torch.inference_mode()
-    def _remember(self, mel_1TM: Tensor, codes_1N: Tensor) -> None:
+    def _remember(self, mel_1TM: Tensor, codes: Sequence[int]) -> None:
         """Keep keys and values of finished frames; without look-ahead, officially those of the last solver step."""
+        assert self._cache is not None
         if self.config.look_ahead_codes:
             time_1 = whole_time(torch.tensor(CACHE_TIME), 1).to(mel_1TM.device)
+            codes_1N = torch.tensor([codes], device=mel_1TM.device)
             velocity(self.flow, mel_1TM, codes_1N, time_1, self._start, self._cache, self.config.guidance)
         frames = mel_1TM.shape[1]
         self._cache.advance(frames)
@@ -121,14 +138,23 @@ class MelStream:
         if self._start + 2 * frames > self.config.positions:
             self._forget()
 
+    def _denormalised(self, mel_1TM: Tensor) -> Tensor:
+        return mel_1TM[0] * self.flow.config.mel_std + self.flow.config.mel_mean
+
 
 class Stitcher(Protocol):
     """Mels of chunks to one sound."""
 
-    def reset(self) -> None: ...
+    def reset(self) -> None:
+        """Forget everything."""
+        ...
 
-    def chunk(self, mel_TM: Tensor, final: bool = False) -> Tensor:
-        """Samples (L,) that are certain now; `final` ends the sound and leaves the stitcher as new."""
+    def push(self, mel_TM: Tensor) -> Tensor:
+        """Samples (L,) float32 that this chunk makes certain."""
+        ...
+
+    def flush(self, mel_TM: Tensor) -> Tensor:
+        """Samples (L,) float32 to the end of the last chunk; the stitcher is then as new."""
         ...
 
 
@@ -146,10 +172,19 @@ class Overlap:
         self._mel_TM: Tensor | None = None
         self._done = 0  # frames at the start of the mel that were heard already
 
+    def push(self, mel_TM: Tensor) -> Tensor:
+        return self._heard(mel_TM, self.context)
+
+    def flush(self, mel_TM: Tensor) -> Tensor:
+        samples_L = self._heard(mel_TM, 0)
+        self.reset()
+        return samples_L
+
     @torch.inference_mode()
-    def chunk(self, mel_TM: Tensor, final: bool = False) -> Tensor:
+    def _heard(self, mel_TM: Tensor, waiting: int) -> Tensor:
+        """The sound of all frames but the last `waiting`, from where it stopped before."""
         mel_TM = mel_TM if self._mel_TM is None else torch.cat([self._mel_TM, mel_TM])
-        certain = mel_TM.shape[0] - (0 if final else self.context)
+        certain = mel_TM.shape[0] - waiting
         samples_L = torch.zeros(0)
         if certain > self._done:
             hop = self.vocoder.config.hop_size
@@ -157,8 +192,6 @@ class Overlap:
             dropped = max(0, certain - self.context)
             mel_TM, self._done = mel_TM[dropped:], certain - dropped
         self._mel_TM = mel_TM
-        if final:
-            self.reset()
         return samples_L
 
 
@@ -178,24 +211,31 @@ class Fade:
         self._samples_L = torch.zeros(0)
 
     @torch.inference_mode()
-    def chunk(self, mel_TM: Tensor, final: bool = False) -> Tensor:
-        waiting_TM = self._mel_TM
-        made_L = self.vocoder((mel_TM if waiting_TM is None else torch.cat([waiting_TM, mel_TM]))[None])[0]
-        if final:
-            self.reset()
-            return made_L.float()
-        if waiting_TM is None:
+    def push(self, mel_TM: Tensor) -> Tensor:
+        made_L = self._made(mel_TM)
+        if self._mel_TM is None:
             done = made_L.shape[0] // 2
         else:
             done = 2 * self._samples_L.shape[0]
             if made_L.shape[0] <= done:
                 done = made_L.shape[0] // 2
             half = done // 2
-            window = torch.hamming_window(done, device=made_L.device, dtype=made_L.dtype)
+            window = torch.hamming_window(done, device=made_L.device)
             made_L[:half] = self._samples_L[:half] * window[-half:] + made_L[:half] * window[:half]
         self._samples_L = made_L[done:]
         self._mel_TM = mel_TM[-(self._samples_L.shape[0] // self.vocoder.config.hop_size) :]
-        return made_L[:done].float()
+        return made_L[:done]
+
+    def flush(self, mel_TM: Tensor) -> Tensor:
+        samples_L = self._made(mel_TM)
+        self.reset()
+        return samples_L
+
+    @torch.inference_mode()
+    def _made(self, mel_TM: Tensor) -> Tensor:
+        """The sound of the mels that wait and of these."""
+        mel_TM = mel_TM if self._mel_TM is None else torch.cat([self._mel_TM, mel_TM])
+        return self.vocoder(mel_TM[None])[0].float()
 
 
 class SpeechStream:
@@ -219,14 +259,14 @@ class SpeechStream:
         while len(self._codes) > self._chunk_codes:
             chunk, self._codes = self._codes[: self._chunk_codes], self._codes[self._chunk_codes :]
             self._chunk_codes = self._config.chunk_codes
-            parts.append(self._stitcher.chunk(self._mels.chunk(chunk)).cpu())
+            parts.append(self._stitcher.push(self._mels.push(chunk)).cpu())
         return torch.cat(parts)
 
     def flush(self) -> Tensor:
         """The rest; without any code, silence of length 0."""
         if not self._codes:
             return torch.zeros(0)
-        samples_L = self._stitcher.chunk(self._mels.chunk(self._codes, final=True), final=True)
+        samples_L = self._stitcher.flush(self._mels.flush(self._codes))
         self.reset()
         return samples_L.cpu()
 

@@ -142,34 +142,56 @@ class AntiAliasedSnake(nn.Module):
     the official transposed convolution, in the shape that a CPU is fastest at.
     """
 
+    _up: Tensor | None
+    _down: Tensor | None
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.act, self.upsample, self.downsample = Snake(channels), Filter(), Downsample()
+        self.register_buffer("_up", None, persistent=False)
+        self.register_buffer("_down", None, persistent=False)
+        self.register_load_state_dict_post_hook(self._forget_matrices)
 
     def forward(self, x_BCT: Tensor) -> Tensor:
-        batch, channels, frames = x_BCT.shape
+        (up, down), (batch, channels, frames) = self._matrices(), x_BCT.shape
         count = -(-frames // BLOCK)
         filled_NT = F.pad(x_BCT.reshape(-1, 1, frames), (BLOCK, (count + 1) * BLOCK - frames), mode="replicate")[:, 0]
         blocks_NKb = filled_NT.unflatten(-1, (-1, BLOCK))
         before, here, after = blocks_NKb[:, :-2, -2 * REACH :], blocks_NKb[:, 1:-1], blocks_NKb[:, 2:, : 2 * REACH]
-        doubled_NKd = torch.cat([before, here, after], -1) @ self._up()
+        doubled_NKd = torch.cat([before, here, after], -1) @ up
         shaped_NKd = self.act(doubled_NKd.view(batch, channels, -1)).view_as(doubled_NKd)
         _hold_ends(shaped_NKd.unflatten(-1, (2, -1)), frames)
-        return (shaped_NKd @ self._down()).view(batch, channels, -1)[..., :frames]
+        return (shaped_NKd @ down).view(batch, channels, -1)[..., :frames]
 
-    def _up(self) -> Tensor:
-        """Band matrix to even samples (of frames t − 3 … t + 2), then odd ones (t − 2 … t + 3)."""
-        taps = 2 * self.upsample.filter.view(-1).flip(0)
-        phases_217 = torch.stack([F.pad(taps[::2], (0, 1)), F.pad(taps[1::2], (1, 0))])[:, None]
-        every_impulse = torch.eye(BLOCK + 4 * REACH, dtype=taps.dtype, device=taps.device)
-        return F.conv1d(every_impulse[:, None], phases_217).flatten(1)
+    def _matrices(self) -> tuple[Tensor, Tensor]:
+        """Band matrices of both resamplings: made of the filters when first needed, moved and cast as the module is."""
+        if self._up is None or self._down is None:
+            with torch.inference_mode(False):  # so that training may use them, too
+                self._up = up_matrix(self.upsample.filter.view(-1))
+                self._down = down_matrix(self.downsample.lowpass.filter.view(-1))
+        return self._up, self._down
 
-    def _down(self) -> Tensor:
-        """Band matrix from even and odd samples to those of a block."""
-        taps = self.downsample.lowpass.filter.view(-1)
-        phases_127 = torch.stack([F.pad(taps[1::2], (1, 0)), F.pad(taps[::2], (0, 1))])[None]
-        every_impulse = torch.eye(2 * (BLOCK + 2 * REACH), dtype=taps.dtype, device=taps.device)
-        return F.conv1d(every_impulse.unflatten(1, (2, -1)), phases_127)[:, 0]
+    @staticmethod
+    def _forget_matrices(snake: "AntiAliasedSnake", _: Any) -> None:
+        snake._up = snake._down = None
+
+
+def up_matrix(taps: Tensor) -> Tensor:
+    """From frames to even samples (of frames t − 3 … t + 2), then odd ones (t − 2 … t + 3)."""
+    taps = 2 * taps.flip(0)
+    phases_27 = torch.stack([F.pad(taps[::2], (0, 1)), F.pad(taps[1::2], (1, 0))])
+    return _bands(phases_27, BLOCK + 2 * REACH).transpose(0, 1).flatten(1)
+
+
+def down_matrix(taps: Tensor) -> Tensor:
+    """From even samples, then odd ones, to the frames of a block."""
+    phases_27 = torch.stack([F.pad(taps[1::2], (1, 0)), F.pad(taps[::2], (0, 1))])
+    return _bands(phases_27, BLOCK).flatten(0, 1)
+
+
+def _bands(phases_27: Tensor, count: int) -> Tensor:
+    """Matrices (2, count + 6, count): the taps of a phase, in each column one row further down."""
+    return torch.stack([F.pad(phases_27, (row, count - 1 - row)) for row in range(count)], -1)
 
 
 def _hold_ends(samples_NKpd: Tensor, frames: int) -> None:
@@ -226,8 +248,9 @@ class BigVGAN(nn.Module):
         self.conv_post = nn.Conv1d(channels, outputs, 7, padding=3, bias=config.use_bias_at_final)
 
     def forward(self, log_mel_BTM: Tensor) -> Tensor:
-        """Samples (B, hop_size · T), within ±1, of natural-log mels (B, T, num_mels)."""
-        x_BCT, width = self.conv_pre(log_mel_BTM.transpose(1, 2)), len(self.config.resblock_kernel_sizes)
+        """Samples (B, hop_size · T), within ±1, of natural-log mels (B, T, num_mels) in any dtype."""
+        x_BCT = self.conv_pre(log_mel_BTM.transpose(1, 2).to(self.conv_pre.weight.dtype))
+        width = len(self.config.resblock_kernel_sizes)
         for level in range(len(self.ups)):
             x_BCT = self.ups.get_submodule(f"{level}.0")(x_BCT)
             blocks = self.resblocks[level * width : (level + 1) * width]

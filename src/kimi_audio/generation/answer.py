@@ -7,9 +7,10 @@ answer.reply                                            # the whole; also after 
 """
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+from torch import Tensor
 
 from kimi_audio.detokenizer.streaming import SpeechStream
 from kimi_audio.generation.decode import Step
@@ -57,58 +58,76 @@ class AnswerStream(Iterator[Piece]):
         voice: SpeechStream | None = None,
         break_loops: bool = False,
     ) -> None:
-        self._vocab, self._tokenizer, self._voice, self._break_loops = vocab, tokenizer, voice, break_loops
-        self._text_ids: list[int] = []
-        self._codes: list[int] = []
-        self._sounds: list[np.ndarray] = []
-        self._made = self._pieces(steps)
+        self._tokenizer, self._speaks, self._break_loops = tokenizer, voice is not None, break_loops
+        self._made = _Made()
+        # A generator that knew this object would form a circle with it, which outlives them until garbage is collected.
+        self._pieces = _pieces(steps, self._made, vocab, tokenizer, voice)
 
     def __next__(self) -> Piece:
-        return next(self._made)
+        return next(self._pieces)
 
     def close(self) -> None:
         """Stop here: nothing more is computed, and what the answer held in memory is free at once."""
-        self._made.close()
-
-    def _pieces(self, steps: Generator[Step, None, None]) -> Generator[Piece, None, None]:
-        written = self._tokenizer.stream()
-        text_done = False
-        try:
-            for index, step in enumerate(steps):
-                text_id, audio_id = step.text_ids[0], step.audio_ids[0]
-                text_done |= text_id == self._vocab.text_eos
-                if not text_done:
-                    self._text_ids.append(text_id)
-                    if text := written.push(text_id):
-                        yield text
-                if self._voice is not None and index >= AUDIO_DELAY and audio_id >= self._vocab.token_offset:
-                    self._codes.append(audio_id - self._vocab.token_offset)
-                    yield from self._heard(self._voice.push(self._codes[-1:]).numpy())
-            if text := written.flush():
-                yield text
-            if self._voice is not None:
-                yield from self._heard(self._voice.flush().numpy())
-        finally:
-            steps.close()
-            if self._voice is not None:
-                self._voice.reset()
-
-    def _heard(self, sound: np.ndarray) -> Iterator[np.ndarray]:
-        if len(sound):
-            self._sounds.append(sound)
-            yield sound
+        self._pieces.close()
 
     @property
     def reply(self) -> Reply:
         """What was made so far."""
-        text = self._tokenizer.decode(collapse_loops(self._text_ids) if self._break_loops else self._text_ids)
-        if self._voice is None:
+        ids = self._made.text_ids
+        text = self._tokenizer.decode(collapse_loops(ids) if self._break_loops else ids)
+        if not self._speaks:
             return Reply(text, Message("assistant", "text", text))
-        audio = np.concatenate([np.zeros(0, np.float32), *self._sounds])
-        return Reply(text, self._message(text), audio, tuple(self._codes))
+        audio = np.concatenate([np.zeros(0, np.float32), *self._made.sounds])
+        return Reply(text, self._message(text), audio, tuple(self._made.codes))
 
     def _message(self, text: str) -> Message:
         """Both streams, unless the sound ended so early that the text has no room beside it."""
-        if len(self._tokenizer.encode(text)) + 1 > len(self._codes) + AUDIO_DELAY:
+        codes = self._made.codes
+        if len(self._tokenizer.encode(text)) + 1 > len(codes) + AUDIO_DELAY:
             return Message("assistant", "text", text)
-        return Message("assistant", "audio-text", (Heard(self._codes), text))
+        return Message("assistant", "audio-text", (Heard(codes), text))
+
+
+@dataclass
+class _Made:
+    """What there is of an answer."""
+
+    text_ids: list[int] = field(default_factory=list)
+    codes: list[int] = field(default_factory=list)
+    sounds: list[np.ndarray] = field(default_factory=list)
+
+    def heard(self, sound: Tensor) -> Iterator[np.ndarray]:
+        """Keep a sound and hand it out, unless it is empty."""
+        if len(sound):
+            self.sounds.append(sound.numpy())
+            yield self.sounds[-1]
+
+
+def _pieces(
+    steps: Generator[Step, None, None],
+    made: _Made,
+    vocab: Vocabulary,
+    tokenizer: TextTokenizer,
+    voice: SpeechStream | None,
+) -> Generator[Piece, None, None]:
+    """The pieces of an answer, each when `made` has it."""
+    written, text_done = tokenizer.stream(), False
+    try:
+        for index, step in enumerate(steps):
+            text_id, audio_id = step.text_ids[0], step.audio_ids[0]
+            text_done |= text_id == vocab.text_eos
+            if not text_done:
+                made.text_ids.append(text_id)
+                if text := written.push(text_id):
+                    yield text
+            if voice is not None and index >= AUDIO_DELAY and audio_id >= vocab.token_offset:
+                made.codes.append(audio_id - vocab.token_offset)
+                yield from made.heard(voice.push(made.codes[-1:]))
+        if text := written.flush():
+            yield text
+        if voice is not None:
+            yield from made.heard(voice.flush())
+    finally:
+        steps.close()
+        if voice is not None:
+            voice.reset()

@@ -53,7 +53,8 @@ def _chunks(flow: FlowTransformer, case: Case, params: dict) -> Iterator[Tensor]
     noises = iter(case.inputs[f"stream.noise{number}"] for number in range(len(sizes)))
     stream = MelStream(flow, config, lambda frames, bins: next(noises))
     for number, size in enumerate(sizes):
-        yield stream.chunk(codes[:size], final=number == len(sizes) - 1)
+        take = stream.flush if number == len(sizes) - 1 else stream.push
+        yield take(codes[:size])
         codes = codes[size:]
 
 
