@@ -62,6 +62,13 @@ def test_dtype(folder, dtype):
     assert_same(tensors_of(parts.llm), {k: v.to(dtype) for k, v in tensors_of(make_parts().llm).items()})
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "int8", "int4"])
+def test_codes_are_the_same_in_every_dtype(folder, dtype):
+    samples = torch.randn(64_000, generator=torch.Generator().manual_seed(0)).numpy()
+    exact, ours = (load_parts(folder, dtype=name).semantic.encode([samples])[0] for name in ("float32", dtype))
+    assert len(exact.unique()) > 1 and torch.equal(ours, exact)
+
+
 def test_unknown_dtype(folder):
     with pytest.raises(ConfigError, match="'int3'; accepted are float32"):
         load_parts(folder, dtype="int3")

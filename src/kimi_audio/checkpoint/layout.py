@@ -75,6 +75,7 @@ def load_parts(
         name: see `hub.resolve`.
         dtype: `float32`, `bfloat16` or `float16`; `int8` or `int4` for quantised weights and float32 activations in
             the LLM and the acoustic encoder; `auto` is float32, but int8 on the CPU for an LLM stored quantised.
+            The semantic tokenizer is always float32.
         device: where the weights go.
         with_detokenizer: load the speaking half, too, where there is one.
 
@@ -101,7 +102,7 @@ def load_parts(
     return ModelParts(
         llm,
         acoustic,
-        load_semantic(semantic_folder, dtype=precision(encoders).dtype, device=device),
+        load_semantic(semantic_folder, device=device),
         TextTokenizer.from_file(folder / "tiktoken.model"),
         generation,
         load_detokenizer(folder, speech, dtype=precision(encoders).dtype, device=device) if speech else None,
@@ -136,14 +137,11 @@ def load_whisper(
     return load_module(lambda: WhisperEncoder(config), TensorFiles(folder), _whisper_name, precision(dtype), device)
 
 
-def load_semantic(
-    folder: str | Path, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
-) -> SemanticTokenizer:
-    """Load the semantic tokenizer. It is never computed quantised: its codes are to be the same ones."""
+def load_semantic(folder: str | Path, *, device: torch.device | str = "cpu") -> SemanticTokenizer:
+    """Load the semantic tokenizer. It always computes in float32: its codes are to be the same ones."""
     config = read_config(Path(folder) / "config.json", SemanticTokenizerConfig.from_dict)
-    return load_module(
-        lambda: SemanticTokenizer(config), TensorFiles(folder), _semantic_name, Precision(dtype), device
-    )
+    exact = Precision(torch.float32)
+    return load_module(lambda: SemanticTokenizer(config), TensorFiles(folder), _semantic_name, exact, device)
 
 
 def read_config(path: Path, parse: Callable[[dict[str, Any]], Any]) -> Any:
