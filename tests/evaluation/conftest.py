@@ -18,7 +18,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def html(results: Path) -> Path:
-    write_page(by_benchmark(read_results(results)), results, results.parent / "report.html", title="A <report> & more")
+    write_page(by_benchmark(read_results(results)), results.parent / "report.html", title="A <report> & more")
     return results.parent / "report.html"
 
 

@@ -144,6 +144,31 @@ def test_a_model_is_named_by_its_folder_and_known_by_its_weights(
     assert fingerprint(tmp_path / "other") != listener.fingerprint
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "part/pretrained.pt", "network.onnx"])
+def test_weights_in_any_file_are_known(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    marks = set()
+    for content in (b"one", b"two"):
+        (tmp_path / name).write_bytes(content)
+        (tmp_path / "README.md").write_bytes(content * 2)
+        marks.add(fingerprint(tmp_path))
+    assert len(marks) == 2
+    (tmp_path / "README.md").write_bytes(b"another")
+    assert fingerprint(tmp_path) in marks
+
+
+def test_a_result_tells_what_a_model_adds_to_the_benchmark(tmp_path: Path) -> None:
+    speech = {"chunk_codes": 24, "look_ahead_codes": 6, "steps": 4}
+    own = {"transcribe_instruction": "Write it down:", "text_temperature": 0.5, "text_top_k": 3, "speech": speech}
+    tiny_model(generation_config=own, speaks=True).save(tmp_path)
+    adapter = KimiAudioAdapter(str(tmp_path))
+    told = adapter.recipe(benchmark(sampling={"text_top_k": 7.0}))
+    assert told["transcribe_instruction"] == "Write it down:" and told["break_loops"] is True
+    assert (told["sampling"]["text_temperature"], told["sampling"]["text_top_k"]) == (0.5, 7)
+    assert "speech" not in told
+    assert adapter.recipe(benchmark(speaks=True))["speech"] == speech
+
+
 def test_there_is_nothing_to_transcribe_without_a_sound(listener: KimiAudioAdapter) -> None:
     with pytest.raises(DataError, match="1: there is no sound"):
         listener.generate(sample("1"), benchmark())
@@ -331,4 +356,5 @@ def test_a_failure_of_a_program_is_kept_as_an_error_and_the_rest_goes_on(program
 def test_programs_are_known_by_their_command_lines() -> None:
     one, same, other = (make_adapter(f"command:{sys.executable} {rest}") for rest in ("-x", "-x", "-y"))
     assert one.fingerprint == same.fingerprint != other.fingerprint
+    assert make_adapter(f"command-speech:{sys.executable} -x").fingerprint != one.fingerprint
     assert one.name == f"{sys.executable} -x"

@@ -349,7 +349,8 @@ def test_a_recogniser_transcribes_each_sound(server: Server, beep: Path) -> None
 
 
 def test_models_behind_endpoints_are_told_apart() -> None:
-    specs = ["openai:a@http://h/v1", "openai:b@http://h/v1", "openai:a@http://h/v2"]
-    assert len({make_adapter(spec).fingerprint for spec in specs}) == 3
+    specs = ["openai:a@http://h/v1", "openai:b@http://h/v1", "openai:a@http://h/v2", "openai-speech:a@http://h/v1",
+             "openai-transcribe:a@http://h/v1"]  # fmt: skip
+    assert len({make_adapter(spec).fingerprint for spec in specs}) == 5
     assert make_adapter(specs[0]).fingerprint == make_adapter("openai:a@http://h/v1/").fingerprint
     assert all(make_adapter(spec).fingerprint.isalnum() for spec in specs)

@@ -18,6 +18,8 @@ from kimi_audio.evaluation.tables import by_benchmark, markdown
 
 BENCHMARK = Benchmark(name="echo", title="Echo", kind="answer", folder="echo", metric="same", instruction="Say {text}.")
 
+WORDS = replace(BENCHMARK, name="words", metric="wer")
+
 
 class Same:
     name, unit, lower_is_better = "same", "%", False
@@ -110,6 +112,148 @@ def test_failures_alone_can_be_asked_again(samples, tmp_path) -> None:
     PredictionLog(tmp_path / "log").forget()
     evaluated(model, samples, tmp_path / "log")
     assert len(model.asked) == 9
+
+
+def test_no_sound_is_written_over_another(samples, tmp_path) -> None:
+    """Those that speak, each in a pitch of its own, keep their sounds whatever is asked again."""
+
+    class Talker(Echo):
+        broken = True
+
+        def generate(self, sample: Sample, benchmark: Benchmark) -> Output:
+            if self.broken and sample.id in ("first", "speaks"):
+                raise RuntimeError("out of breath")
+            level = 0.1 * (1 + ["first", "fails", "speaks", "last"].index(sample.id))
+            return Output(sample.id, np.full(240, level, np.float32))
+
+    model = Talker()
+    evaluated(model, samples, tmp_path / "log")
+    PredictionLog(tmp_path / "log").forget(errors_only=True)
+    model.broken = False
+    _, items = evaluated(model, samples, tmp_path / "log")
+    levels = [soundfile.read(str(item.audio))[0][0] for item in items]
+    assert levels == pytest.approx([0.1, 0.2, 0.3, 0.4], abs=1e-3)
+    PredictionLog(tmp_path / "log").forget()
+    assert list((tmp_path / "log" / "audio").iterdir()) == []
+
+
+def test_an_answer_may_hold_any_character(samples, tmp_path) -> None:
+    log = PredictionLog(tmp_path / "log")
+    log.add(samples[0], Output("one\u2028two\x85three\nfour"))
+    log.add(samples[1], Output("", error="out of memory"))
+    log.forget(errors_only=True)
+    assert PredictionLog(tmp_path / "log").known["first"].text == "one\u2028two\x85three\nfour"
+    result, items = score(BENCHMARK, Same(), samples, log.known, model="echo", fingerprint="f00d")
+    write_result(tmp_path / "results" / "echo" / "echo", result, items)
+    assert read_results(tmp_path / "results")[0][1][0].text == items[0].text
+
+
+@pytest.mark.parametrize(
+    ("changed", "seed", "difference"),
+    [
+        ({}, 1, "seed 0, not 1"),
+        ({"instruction": "Sing {text}."}, 0, "instruction 'Say {text}.', not 'Sing {text}.'"),
+        ({"sampling": {"text_temperature": 0.7}}, 0, "sampling {}, not {'text_temperature': 0.7}"),
+        ({"language": "zh"}, 0, "language 'en', not 'zh'"),
+    ],
+)
+def test_answers_to_another_question_are_not_taken(changed, seed, difference, tmp_path) -> None:
+    write_manifest(tmp_path, ROWS)
+    Session(tmp_path, tmp_path / "results").evaluate(Echo(), WORDS)
+    other, session = replace(WORDS, **changed), Session(tmp_path, tmp_path / "results", seed=seed)
+    for ask in ("missing", "errors", "nothing"):
+        with pytest.raises(DataError) as told:
+            session.evaluate(Echo(), other, ask=ask)
+        assert str(told.value).endswith(f"were asked for with {difference}; --again asks anew")
+    model = Echo()
+    result = session.evaluate(model, other, ask="everything")
+    assert result is not None and len(model.asked) == 4
+    assert (result.seed, result.recipe["instruction"]) == (seed, other.instruction)
+
+
+def test_answers_of_which_nobody_knows_how_they_were_asked_for_are_not_taken(tmp_path) -> None:
+    write_manifest(tmp_path, ROWS)
+    session = Session(tmp_path, tmp_path / "results")
+    session.evaluate(Echo(), WORDS)
+    next((tmp_path / "results").rglob("asked.json")).unlink()
+    with pytest.raises(DataError, match="it isn't known how these answers were asked for; --again asks anew"):
+        session.evaluate(Echo(), WORDS)
+    assert session.evaluate(Echo(), WORDS, ask="everything") is not None
+
+
+def test_results_tell_what_was_true_when_the_model_was_asked(tmp_path, monkeypatch) -> None:
+    class Tuned(Echo):
+        warmth = 0.5
+
+        def recipe(self, benchmark: Benchmark) -> dict:
+            return {"warmth": self.warmth, "layers": (1, 2)}
+
+    write_manifest(tmp_path, ROWS)
+    session = Session(tmp_path, tmp_path / "results", limit=3)
+    monkeypatch.setattr("kimi_audio.evaluation.evaluate.versions", lambda: {"torch": "1", "jiwer": "3"})
+    before = session.evaluate(Tuned(), WORDS)
+    monkeypatch.setattr("kimi_audio.evaluation.evaluate.versions", lambda: {"torch": "2", "jiwer": "3"})
+    after = session.evaluate(Tuned(), WORDS)
+    assert before is not None and after is not None
+    assert before.versions == after.versions == {"torch": "1", "jiwer": "3"}
+    assert (before.scored_with, after.scored_with) == ({}, {"torch": "2"})
+    assert after.recipe["adapter"] == {"warmth": 0.5, "layers": [1, 2]}
+    assert after.recipe.items() >= {"limit": 3, "language": "en", "labels": None, "reference": "text"}.items()
+    model = Tuned()
+    model.warmth = 0.9
+    with pytest.raises(DataError, match=r"asked for with warmth 0\.5, not 0\.9; --again"):
+        session.evaluate(model, WORDS)
+
+
+def test_what_was_not_asked_yet_is_counted(samples, tmp_path) -> None:
+    log = PredictionLog(tmp_path / "log")
+    log.add(samples[0], Output("word first"))
+    result, items = score(BENCHMARK, Same(), samples, log.known, model="echo", fingerprint="f00d")
+    assert (result.items, result.unanswered) == (1, 3)
+    note = "echo on Echo: 3 samples were not asked yet and are in no figure"
+    assert note in markdown(by_benchmark([(result, items)]))
+
+
+def test_a_metric_that_breaks_is_told_with_the_failures(samples, tmp_path) -> None:
+    class Fragile(Same):
+        def score(self, sample, prediction) -> ItemScore:
+            return ItemScore(sample.id, 1 / (sample.id != "last"))
+
+    answers = {sample.id: PredictionLog(tmp_path / "log").add(sample, Output("x")) for sample in samples}
+    result, items = score(BENCHMARK, Fragile(), samples, answers, model="echo", fingerprint="f00d")
+    assert (result.failed, result.value) == (1, 1.0)
+    assert items[-1].error == "ZeroDivisionError: division by zero"
+
+
+def test_benchmarks_that_share_answers_ask_once(tmp_path) -> None:
+    write_manifest(tmp_path, ROWS)
+    shared = [replace(WORDS, name=name, answers="words") for name in ("characters", "others")]
+    session = Session(tmp_path, tmp_path / "results")
+    model = Echo()
+    session.evaluate(model, WORDS)
+    for ask, asked in (("everything", ["first", "fails", "speaks", "last"]), ("errors", ["fails"])):
+        model.asked, session = [], Session(tmp_path, tmp_path / "results")
+        for benchmark in (WORDS, *shared):
+            session.evaluate(model, benchmark, ask=ask)
+        assert model.asked == asked
+
+
+def test_sounds_are_found_wherever_data_and_results_are(tmp_path, monkeypatch) -> None:
+    write_manifest(tmp_path / "here" / "data", ROWS)
+    monkeypatch.chdir(tmp_path / "here")
+    Session(Path("data"), Path("results")).evaluate(Echo(), WORDS)
+    (lines,) = [path.read_text() for path in Path("results").rglob("items.jsonl")]
+    assert str(tmp_path) not in lines and '"sounds": ["echo/a.wav"]' in lines and '"words/audio/00000.wav"' in lines
+    (tmp_path / "here").rename(tmp_path / "there")
+    monkeypatch.chdir(tmp_path)
+    [(_, items)] = read_results(tmp_path / "there" / "results", tmp_path / "there" / "data")
+    assert all(Path(sound).is_file() for item in items for sound in item.sounds)
+    assert [bool(item.audio and Path(item.audio).is_file()) for item in items] == [False, False, True, False]
+
+
+def test_results_of_before_can_be_read() -> None:
+    for result, items in read_results(Path(__file__).parents[2] / "results"):
+        assert result.unanswered == 0 and len(items) == result.items
 
 
 def test_results_are_read_back(samples, tmp_path) -> None:

@@ -89,12 +89,12 @@ def test_a_lost_sound_is_told_in_its_row(data: dict[str, Any]) -> None:
 
 def test_many_sounds_lie_beside_the_page(results: Path, tmp_path: Path) -> None:
     groups = by_benchmark(read_results(results))
-    write_page(groups, results, tmp_path / "my report.html", embedded=1000)
+    write_page(groups, tmp_path / "my report.html", embedded=1000)
     sounds = data_of(tmp_path / "my report.html")["sounds"]
     urls = {sound["url"] for sound in sounds if sound["url"]}
     assert len(urls) == len(sounds) - 1 and all(url.startswith("my%20report_sounds/") for url in urls)
     assert {path.name for path in (tmp_path / "my report_sounds").iterdir()} == {url.partition("/")[2] for url in urls}
-    write_page(groups, results, tmp_path / "my report.html")
+    write_page(groups, tmp_path / "my report.html")
     assert not (tmp_path / "my report_sounds").exists()
 
 
@@ -102,14 +102,14 @@ def test_spoken_answers_are_found_after_the_results_were_moved(tmp_path: Path) -
     make_results(tmp_path / "first" / "results", items=6)
     (tmp_path / "first" / "results").rename(tmp_path / "moved")
     shutil.rmtree(tmp_path / "first")
-    sounds = PageSounds(tmp_path / "moved")
+    sounds = PageSounds()
     page_data(by_benchmark(read_results(tmp_path / "moved")), sounds)
     assert sum(path.is_file() for path in sounds.numbers) == 7
 
 
 def test_a_file_that_is_no_sound_is_told(tmp_path: Path) -> None:
     (tmp_path / "noise.wav").write_bytes(b"not a sound at all")
-    sounds = PageSounds(tmp_path)
+    sounds = PageSounds()
     sounds.number(tmp_path / "noise.wav")
     assert sounds.links(tmp_path / "page_sounds", 1000)[0]["fault"] == "the sound file can't be read"
     assert not (tmp_path / "page_sounds").exists()
@@ -119,7 +119,7 @@ def test_nothing_in_the_data_becomes_markup(tmp_path: Path, results: Path) -> No
     result, _ = read_results(results)[0]
     evil = "</script><script>document.title='taken'</script><!-- <script>"
     item = Item(ItemScore("1", float("nan"), 0.0, {"reason": evil, "odd": float("inf")}), evil, (), evil)
-    write_page(by_benchmark([(result, [item])]), tmp_path, tmp_path / "page.html", title=evil)
+    write_page(by_benchmark([(result, [item])]), tmp_path / "page.html", title=evil)
     assert data_of(tmp_path / "page.html")["benchmarks"][0]["cells"][0]["rows"][0]["reason"] == evil
     assert (tmp_path / "page.html").read_text("utf-8").count("</script>") == 2
 
@@ -131,7 +131,7 @@ def test_what_is_in_no_figure_is_neither_right_nor_wrong(results: Path, tmp_path
         Item(ItemScore("invented", 2.0, 0.0), "two words", (), None),
         Item(ItemScore("fine", 0.0, 4.0), "", (), None),
     ]
-    rows = page_data(by_benchmark([(result, items)]), PageSounds(tmp_path))["benchmarks"][0]["cells"][0]["rows"]
+    rows = page_data(by_benchmark([(result, items)]), PageSounds())["benchmarks"][0]["cells"][0]["rows"]
     assert [(row["id"], row["right"], row["score"]) for row in rows] == [
         ("unjudged", None, "not counted"),
         ("invented", False, "2 of 0 wrong"),
@@ -140,7 +140,7 @@ def test_what_is_in_no_figure_is_neither_right_nor_wrong(results: Path, tmp_path
 
 
 def test_no_results_are_a_page_too(tmp_path: Path) -> None:
-    write_page([], tmp_path, tmp_path / "page.html")
+    write_page([], tmp_path / "page.html")
     assert data_of(tmp_path / "page.html") == {"models": [], "benchmarks": [], "speed": [], "sounds": []}
 
 

@@ -178,7 +178,7 @@ def test_thousands_of_answers_stay_fast(browser: Any, tmp_path: Path, results: P
     (result, items) = next(pair for pair in read_results(results) if pair[0].benchmark == "read")
     many = [Item(ItemScore(f"{number}/{item.score.id}", 1, 9, item.score.detail), item.text, (), None)
             for number in range(150) for item in items]  # fmt: skip
-    write_page(by_benchmark([(result, many)]), tmp_path, tmp_path / "page.html")
+    write_page(by_benchmark([(result, many)]), tmp_path / "page.html")
     page = browser.new_page()
     page.goto((tmp_path / "page.html").as_uri())
     took = page.evaluate(

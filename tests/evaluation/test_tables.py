@@ -110,7 +110,7 @@ def test_one_comparison_serves_tables_and_page(
     groups: list[Group], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tables, "compare", None)
-    assert markdown(groups) and compared(groups) and page_data(groups, PageSounds(tmp_path))
+    assert markdown(groups) and compared(groups) and page_data(groups, PageSounds())
 
 
 def test_nothing_is_a_table_without_rows() -> None:

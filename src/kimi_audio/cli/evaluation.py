@@ -40,6 +40,12 @@ Judge = Annotated[
     str | None, typer.Option("--judge", help="openai:MODEL@URL (key in OPENAI_API_KEY) or local:FOLDER, for answers.")
 ]
 Data = Annotated[Path, typer.Option("--data", help="Folder of data sets; KIMI_AUDIO_DATA sets the default.")]
+Timeout = Annotated[
+    float | None, typer.Option("--timeout", min=0, help="Seconds for an answer; endpoints have 120, programs 600.")
+]
+Prices = Annotated[
+    str | None, typer.Option("--prices", metavar="IN,OUT", help="Of a million tokens of endpoints, to show the cost.")
+]
 
 
 def _list(wanted: bool) -> None:
@@ -86,12 +92,14 @@ def run(
     again: Annotated[bool, typer.Option("--again", help="Ask anew what was answered already.")] = False,
     errors_again: Annotated[bool, typer.Option("--errors-again", help="Ask anew what failed.")] = False,
     score_only: Annotated[bool, typer.Option("--score-only", help="Score the kept answers; ask nothing.")] = False,
+    timeout: Timeout = None,
+    prices: Prices = None,
 ) -> None:
     """Ask models the items of benchmarks, score their answers, keep both. What was asked once is not asked again."""
     from kimi_audio.evaluation.benchmarks import find_benchmarks
     from kimi_audio.evaluation.session import Session
 
-    session = Session(data, output, judge, recogniser, voice or (), limit, seed)
+    session = Session(data, output, judge, recogniser, voice or (), limit, seed, timeout, _prices(prices))
     chosen = find_benchmarks([name for name in benchmarks.split(",") if name])
     mode = "nothing" if score_only else "everything" if again else "errors" if errors_again else "missing"
     batch = common.Batch()
@@ -106,6 +114,8 @@ def run(
                     _print(result)
                 else:
                     common.tell(f"{adapter.name} can't do {benchmark.name}: left out")
+    for line in session.spending():
+        common.tell(line)
     batch.end()
 
 
@@ -114,28 +124,44 @@ def run(
 def report(
     results: Results,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="HTML", help="RESULTS/report.html")] = None,
+    data: Data = DATA,
 ) -> None:
     """Write a page with tables, intervals, paired differences and every answer; print the table as Markdown."""
     from kimi_audio.evaluation.page import write_page
     from kimi_audio.evaluation.store import read_results
     from kimi_audio.evaluation.tables import by_benchmark, compared, markdown
 
-    found = read_results(results)
+    found = read_results(results, data)
     if not found:
         raise ConfigError(f"{results}: holds no results; `kimi-audio eval NAMES --model MODEL -o {results}` makes some")
     page = output or results / "report.html"
     groups = by_benchmark(found)
-    write_page(groups, results, page)
+    write_page(groups, page)
     print(markdown(groups), compared(groups), sep="\n\n")
     common.tell(f"wrote {page}")
+
+
+def _list_downloads(wanted: bool) -> None:
+    if not wanted:
+        return
+    from kimi_audio.evaluation.prepare import PREPARERS
+
+    for name, preparer in PREPARERS.items():
+        print(f"{name:<16} {preparer.source}")
+        print(f"{'':<16} {preparer.layout}")
+    raise typer.Exit
 
 
 @app.command()
 @common.command
 def prepare(
-    name: Annotated[str, typer.Argument(help="Which download: --list names them.")],
+    name: Annotated[str, typer.Argument(help="Which download; --list names them.")],
     download: Annotated[Path, typer.Argument(help="The official download, unpacked.")],
     data: Annotated[Path, typer.Argument(help="Folder of data sets.")] = DATA,
+    listing: Annotated[
+        bool,
+        typer.Option("--list", callback=_list_downloads, is_eager=True, help="Downloads: where from, what is in them."),
+    ] = False,
 ) -> None:
     """Turn an official download into a manifest that benchmarks read."""
     from kimi_audio.evaluation.prepare import prepare as prepare_download
@@ -148,14 +174,17 @@ def prepare(
 
 @app.command(name="judge-check")
 @common.command
-def judge_check(judge: Judge = None) -> None:
-    """Put a small labelled set to a judge and say how often it agrees."""
+def judge_check(judge: Judge = None, timeout: Timeout = None, prices: Prices = None) -> None:
+    """Put small labelled sets to a judge and say how often it agrees."""
     from kimi_audio.evaluation.judge_check import judge_check as check
-    from kimi_audio.evaluation.judges import make_judge
+    from kimi_audio.evaluation.judges import EndpointJudge, make_judge
 
     if judge is None:
         raise ConfigError("--judge is missing: openai:MODEL@URL or local:FOLDER")
-    print(check(make_judge(judge)))
+    checked = make_judge(judge, timeout=timeout, prices=_prices(prices))
+    print(check(checked))
+    if isinstance(checked, EndpointJudge):
+        common.tell(checked.client.spending(checked.remembered))
 
 
 @app.command()
@@ -163,12 +192,13 @@ def judge_check(judge: Judge = None) -> None:
 def rate(
     results: Results,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="HTML", help="The page.")] = Path("rating.html"),
+    data: Data = DATA,
 ) -> None:
     """Write a page on which people rate the answers to the benchmark `conversation`, 1 to 5, without models' names."""
     from kimi_audio.evaluation.rating import rateable_answers, write_rating_page
     from kimi_audio.evaluation.store import read_results
 
-    write_rating_page(rateable_answers(read_results(results)), output)
+    write_rating_page(rateable_answers(read_results(results, data)), output)
     common.tell(f"wrote {output}; what people save there is read by `kimi-audio eval ratings`")
 
 
@@ -183,9 +213,21 @@ def ratings(files: Annotated[list[Path], typer.Argument(help="What people saved 
         print(f"{one.dimension:<8} {one.model:<24} {figure}, {one.ratings} ratings of {one.questions} questions")
 
 
+def _prices(given: str | None) -> tuple[float, float] | None:
+    if given is None:
+        return None
+    try:
+        read, written = map(float, given.split(","))
+    except ValueError:
+        raise ConfigError(f"--prices {given}: two numbers are expected, as in 2.5,10") from None
+    return read, written
+
+
 def _print(result: "Result") -> None:
     percent = result.unit == "%"
     low, value, high = (f"{100 * x:.1f}" if percent else f"{x:.2f}" for x in (result.low, result.value, result.high))
     failed = f", {result.failed} failed" if result.failed else ""
     faults = f", {len(result.faults)} rows unusable" if result.faults else ""
-    print(f"{result.model}  {result.title}: {value} {result.unit} ({low}–{high}), {result.items} items{failed}{faults}")
+    missing = f", {result.unanswered} not asked yet" if result.unanswered else ""
+    counts = f"{result.items} items{failed}{faults}{missing}"
+    print(f"{result.model}  {result.title}: {value} {result.unit} ({low}–{high}), {counts}")

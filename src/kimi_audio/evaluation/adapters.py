@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,12 +25,15 @@ from kimi_audio.detokenizer.vocoder import log_mel
 from kimi_audio.errors import CheckpointError, ConfigError, DataError
 from kimi_audio.evaluation.benchmarks import Benchmark
 from kimi_audio.evaluation.command import CommandAdapter, hashed, whole_options
-from kimi_audio.evaluation.endpoint import Endpoint, audio_part, wav_bytes
+from kimi_audio.evaluation.endpoint import TRANSCRIPTION, Endpoint, audio_part, wav_bytes
 from kimi_audio.evaluation.evaluate import Adapter
 from kimi_audio.evaluation.samples import Output, Sample
 from kimi_audio.evaluation.store import fingerprint
 from kimi_audio.evaluation.whisper import TransformersWhisperAdapter, WhisperAdapter
 from kimi_audio.messages import Message
+
+if TYPE_CHECKING:
+    from kimi_audio import KimiAudio
 
 ACCEPTED = """\
 tiny                              the bundled model
@@ -50,8 +54,14 @@ TRANSCRIBE = "Please transcribe the audio. Answer with the words that are said, 
 RATE, SPEECH_RATE = 16_000, 24_000
 
 
-def make_adapter(spec: str, *, seed: int = 0, timeout: float = 600.0) -> Adapter:
-    """The model that a spec names, see `ACCEPTED`; `timeout` in seconds is for programs and endpoints.
+def make_adapter(
+    spec: str, *, seed: int = 0, timeout: float | None = None, prices: tuple[float, float] | None = None
+) -> Adapter:
+    """The model that a spec names, see `ACCEPTED`.
+
+    Args:
+        timeout: seconds that a program or an endpoint may take for an answer; None: as they have it.
+        prices: of a million tokens of an endpoint, read and written.
 
     Raises:
         ConfigError: for a spec that names no model.
@@ -68,12 +78,13 @@ def make_adapter(spec: str, *, seed: int = 0, timeout: float = 600.0) -> Adapter
         if not rest or not Path(rest).is_dir():
             raise ConfigError(f"model {spec!r}: there is no folder {rest!r}")
         return WhisperAdapter(Path(rest)) if kind == "whisper" else TransformersWhisperAdapter(Path(rest))
+    limits = {} if timeout is None else {"timeout": timeout}
     if kind == "openai-transcribe":
-        return TranscriptionAdapter(Endpoint.from_spec(rest, timeout=timeout))
+        return TranscriptionAdapter(Endpoint.from_spec(rest, prices=prices, **limits))
     if kind in ("openai", "openai-speech"):
-        return ChatAdapter(Endpoint.from_spec(rest, timeout=timeout), seed, speaks=kind == "openai-speech")
+        return ChatAdapter(Endpoint.from_spec(rest, prices=prices, **limits), seed, speaks=kind == "openai-speech")
     if kind in ("command", "command-speech"):
-        return CommandAdapter(rest, timeout, speaks=kind == "command-speech")
+        return CommandAdapter(rest, speaks=kind == "command-speech", **limits)
     raise ConfigError(f"model {spec!r}; accepted are\n{ACCEPTED}")
 
 
@@ -94,6 +105,12 @@ class KimiAudioAdapter:
         self._seed = seed
         self.model = KimiAudio.from_pretrained(folder, dtype="auto")
         self.speaks = self.model.speaks
+
+    def recipe(self, benchmark: Benchmark) -> dict[str, Any]:
+        model = self.model
+        added: dict[str, Any] = {"sampling": asdict(replace(model.defaults, **whole_options(benchmark.sampling)))}
+        added |= asdict(model.habits) | {"break_loops": not benchmark.speaks}
+        return added | speech_settings(model) if benchmark.speaks else added
 
     def generate(self, sample: Sample, benchmark: Benchmark) -> Output:
         options = whole_options(benchmark.sampling)
@@ -116,6 +133,11 @@ class KimiAudioAdapter:
                 first_sound = time.perf_counter() - started
         reply = answer.reply
         return Output(reply.text, reply.audio, self.model.speech_rate, first_sound=first_sound)
+
+
+def speech_settings(model: KimiAudio) -> dict[str, Any]:
+    """How a model makes sound of codes."""
+    return {"speech": model.parts.generation_config.get("speech", {})}
 
 
 def spoken(text: str, sounds: Iterable[np.ndarray], rate: int) -> Output:
@@ -154,6 +176,9 @@ class RevoicingAdapter:
         self.name, self.fingerprint = f"revoiced by {model.name}", model.fingerprint
         self._model, self._seed = model.model, seed
 
+    def recipe(self, benchmark: Benchmark) -> dict[str, Any]:
+        return speech_settings(self._model)
+
     def generate(self, sample: Sample, benchmark: Benchmark) -> Output:
         sounds = self._model.revoice(recording_of(sample), seed=self._seed)
         return spoken(sample.reference, sounds, self._model.speech_rate)
@@ -183,22 +208,29 @@ class ChatAdapter:
 
     def __init__(self, endpoint: Endpoint, seed: int = 0, speaks: bool = False) -> None:
         self.name, self.speaks = endpoint.model, speaks
-        self.fingerprint = hashed(f"{endpoint.model}@{endpoint.url}")
-        self._endpoint, self._seed = endpoint, seed
+        self.fingerprint = hashed(f"{'openai-speech' if speaks else 'openai'}:{endpoint.model}@{endpoint.url}")
+        self.endpoint, self._seed = endpoint, seed
+
+    def recipe(self, benchmark: Benchmark) -> dict[str, Any]:
+        return {"instruction": _asked(benchmark.instruction, benchmark)} | self._options(benchmark)
 
     def generate(self, sample: Sample, benchmark: Benchmark) -> Output:
-        asked = TRANSCRIBE if sample.instruction is None and not benchmark.speaks else sample.instruction
+        asked = _asked(sample.instruction, benchmark)
         content = [{"type": "text", "text": asked}] if asked else []
         content += [audio_part(wav_bytes(load_audio(path, RATE))) for path in sample.audios]
+        messages = [*map(_endpoint_message, sample.history), {"role": "user", "content": content}]
+        reply = self.endpoint.chat(messages, **self._options(benchmark))
+        audio = load_audio(reply.audio, SPEECH_RATE) if reply.audio is not None else None
+        return Output(reply.text, audio, SPEECH_RATE)
+
+    def _options(self, benchmark: Benchmark) -> dict[str, Any]:
+        """The fields of a request besides the messages."""
         sampling = whole_options(benchmark.sampling)
         options: dict[str, Any] = {"temperature": sampling.get("text_temperature", 0), "seed": self._seed}
         options |= {"max_tokens": sampling["max_new_tokens"]} if sampling.get("max_new_tokens", -1) > 0 else {}
         if benchmark.speaks:
             options |= {"modalities": ["text", "audio"], "audio": {"voice": "alloy", "format": "wav"}}
-        messages = [*map(_endpoint_message, sample.history), {"role": "user", "content": content}]
-        reply = self._endpoint.chat(messages, **options)
-        audio = load_audio(reply.audio, SPEECH_RATE) if reply.audio is not None else None
-        return Output(reply.text, audio, SPEECH_RATE)
+        return options
 
 
 class TranscriptionAdapter:
@@ -208,12 +240,21 @@ class TranscriptionAdapter:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.name = endpoint.model
-        self.fingerprint = hashed(f"{endpoint.model}@{endpoint.url}")
-        self._endpoint = endpoint
+        self.fingerprint = hashed(f"openai-transcribe:{endpoint.model}@{endpoint.url}")
+        self.endpoint = endpoint
+
+    def recipe(self, benchmark: Benchmark) -> dict[str, Any]:
+        return dict(TRANSCRIPTION)
 
     def generate(self, sample: Sample, benchmark: Benchmark) -> Output:
         wavs = [wav_bytes(load_audio(path, RATE)) for path in sample.to_transcribe()]
-        return Output(" ".join(self._endpoint.transcribe(wav, benchmark.language).strip() for wav in wavs))
+        return Output(" ".join(self.endpoint.transcribe(wav, benchmark.language).strip() for wav in wavs))
+
+
+def _asked(instruction: str | None, benchmark: Benchmark) -> str | None:
+    """What a chat model is asked in writing: also for a transcript, if that is what a benchmark wants."""
+    wants_transcript = instruction is None and benchmark.instruction_field is None and not benchmark.speaks
+    return TRANSCRIBE if wants_transcript else instruction
 
 
 def _endpoint_message(message: Message) -> dict[str, Any]:

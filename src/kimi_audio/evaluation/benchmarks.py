@@ -11,6 +11,9 @@ that can't be used are faults: told and counted.
 from __future__ import annotations
 
 import json
+import math
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
@@ -37,8 +40,8 @@ class Benchmark:
         metric: name of a metric, see `evaluation.scoring`.
         normaliser: how texts are made comparable, see `evaluation.normalise`.
         split, where: rows to take: those of this split whose fields have these values.
-        instruction: what is asked of every sample; `{field}` is filled in from the row. None transcribes, unless
-            `instruction_field` names the field of the row that holds the question.
+        instruction: what is asked of every sample; `{field}` is filled in from the row, other braces stay as they are.
+            None transcribes, unless `instruction_field` names the field of the row that holds the question.
         reference: field that holds what is right; "" if there is none.
         labels: file (beside this one) with label → list of regular expressions that name it in plain words.
         judge: name of the judge's prompt, for judged metrics.
@@ -88,7 +91,7 @@ class Benchmark:
         if not manifest.is_file():
             raise DataError(f"{manifest}: the data of {self.name} are not there; {self.obtain or 'see eval --list'}")
         samples, faults, seen = [], [], set()
-        for number, line in enumerate(manifest.read_text(encoding="utf-8").splitlines(), start=1):
+        for number, line in enumerate(manifest.read_bytes().splitlines(), start=1):
             if not line.strip():
                 continue
             try:
@@ -99,7 +102,7 @@ class Benchmark:
                 if sample.id in seen:
                     raise DataError(f"the id {sample.id!r} is there twice")
             except DataError as error:
-                faults.append(f"{manifest}:{number}: {error}")
+                faults.append(f"{self.folder}/manifest.jsonl:{number}: {error}")
                 continue
             seen.add(sample.id)
             samples.append(sample)
@@ -113,16 +116,22 @@ class Benchmark:
             raise ConfigError(f"{self.name}: the metric {self.metric} needs a file of labels")
         return json.loads((self.path.parent / self.labels).read_text(encoding="utf-8"))
 
-    def recipe(self) -> dict[str, Any]:
-        """All that a result depends on besides model and data."""
-        names = ("metric", "normaliser", "instruction", "instruction_field", "judge", "speaks", "reads_aloud",
-                 "sampling", "split", "where")  # fmt: skip
+    def asking(self) -> dict[str, Any]:
+        """All that the answers depend on besides model, data and seed."""
+        names = ("folder", "instruction", "instruction_field", "speaks", "reads_aloud", "sampling", "language")
         return {name: getattr(self, name) for name in names}
 
-    def _row(self, line: str) -> dict[str, Any] | None:
+    def recipe(self) -> dict[str, Any]:
+        """All that a result depends on besides model, data and seed."""
+        names = ("metric", "normaliser", "reference", "labels", "judge", "split", "where", "answers")
+        return {name: getattr(self, name) for name in names} | self.asking()
+
+    def _row(self, line: bytes) -> dict[str, Any] | None:
         """A row of this benchmark, None for one of another split or subset."""
         try:
-            row = json.loads(line)
+            row = json.loads(line.decode("utf-8-sig"))
+        except UnicodeDecodeError:
+            raise DataError("not UTF-8") from None
         except ValueError:
             raise DataError("not valid JSON") from None
         if not isinstance(row, dict):
@@ -132,51 +141,80 @@ class Benchmark:
         return row if all(str(row.get(name)) == value for name, value in self.where.items()) else None
 
     def _sample(self, row: dict[str, Any], folder: Path) -> Sample:
-        audio = row.get("audio", [])
-        audios = tuple(_sound(folder / name) for name in ([audio] if isinstance(audio, str) else audio))
-        reference = row.get(self.reference) if self.reference else ""
-        if self.reference and (reference is None or (reference == "" and self.kind != "quiet")):
-            raise DataError(f"the field {self.reference!r} with what is right is missing or empty")
-        instruction = self.instruction
-        if self.instruction_field is not None:
-            instruction = row.get(self.instruction_field)
-            if not isinstance(instruction, str):
-                raise DataError(f"the field {self.instruction_field!r} with the question is missing")
-        elif instruction is not None:
-            try:
-                instruction = instruction.format_map(row)
-            except KeyError as error:
-                raise DataError(f"the field {error} of the instruction is missing") from None
+        names = _texts(row, "audio")
+        audios = tuple(_sound(folder / name) for name in names)
+        instruction = self._instruction(row)
         if self.reads_aloud:
             row["recording"] = str(audios[0]) if audios else None
             audios = ()
         if not audios and not instruction:
             raise DataError("neither a sound nor a question")
-        name = str(row.get("id") or (audio if isinstance(audio, str) else ""))
+        name = str(row.get("id") or (names[0] if len(names) == 1 else ""))
         if not name:
             raise DataError("the field 'id' is missing")
         if isinstance(row.get("voice"), list):
-            row["voice"] = [str(folder / path) for path in row["voice"]]
-        right = reference if isinstance(reference, str) else json.dumps(reference)
-        return Sample(name, audios, instruction, right, float(row.get("duration") or 0.0), row, _history(row, folder))
+            row["voice"] = [str(folder / path) for path in _texts(row, "voice")]
+        return Sample(name, audios, instruction, self._reference(row), _seconds(row), row, _history(row, folder))
+
+    def _reference(self, row: dict[str, Any]) -> str:
+        """What is right, as a text: lists and numbers as JSON."""
+        if not self.reference:
+            return ""
+        found = row.get(self.reference, "")
+        reference = found if isinstance(found, str) else json.dumps(found)
+        if found is None or (not reference.strip() and self.kind != "quiet"):
+            raise DataError(f"the field {self.reference!r} with what is right is missing or empty")
+        return reference
+
+    def _instruction(self, row: dict[str, Any]) -> str | None:
+        if self.instruction_field is not None:
+            question = row.get(self.instruction_field)
+            if not isinstance(question, str):
+                raise DataError(f"the field {self.instruction_field!r} with the question is missing")
+            return question
+        if self.instruction is None:
+            return None
+        try:
+            return re.sub(r"\{(\w+)\}", lambda field: str(row[field[1]]), self.instruction)
+        except KeyError as error:
+            raise DataError(f"the field {error} of the instruction is missing") from None
+
+
+def _texts(row: dict[str, Any], name: str) -> list[str]:
+    """A field that holds a text, a list of texts, or is not there."""
+    found = row.get(name, [])
+    texts = [found] if isinstance(found, str) else found
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise DataError(f"the field {name!r} is {found!r}; a path or a list of paths is expected")
+    return texts
+
+
+def _seconds(row: dict[str, Any]) -> float:
+    duration = row.get("duration") or 0.0
+    if not isinstance(duration, int | float) or not 0 <= duration < math.inf:
+        raise DataError(f"the field 'duration' is {duration!r}; seconds are expected")
+    return float(duration)
 
 
 def _sound(path: Path) -> Path:
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path.is_file, no error for names that no file can have
         raise DataError(f"the sound file {path} does not exist")
     return path
 
 
 def _history(row: dict[str, Any], folder: Path) -> tuple[Message, ...]:
-    """The messages before the question, their sounds as absolute paths."""
-    return tuple(_earlier(message, folder) for message in messages_from(row["history"])) if row.get("history") else ()
+    """The messages before the question, their sounds as paths."""
+    history = row.get("history") or []
+    if not isinstance(history, list):
+        raise DataError("the field 'history' must be a list of messages")
+    return tuple(_earlier(message, folder) for message in messages_from(history)) if history else ()
 
 
 def _earlier(message: Message, folder: Path) -> Message:
     if message.type == "text":
         return message
     if message.type == "audio":
-        return replace(message, content=str(_sound(folder / str(message.content)).resolve()))
+        return replace(message, content=str(_sound(folder / str(message.content))))
     raise DataError("in the field 'history' what the assistant said must be a text")
 
 

@@ -22,12 +22,14 @@ import subprocess
 import tempfile
 import threading
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from kimi_audio.audio.decode import load_audio
 from kimi_audio.errors import ConfigError, KimiAudioError
 from kimi_audio.evaluation.benchmarks import Benchmark
 from kimi_audio.evaluation.samples import Output, Sample
+from kimi_audio.messages import Message
 
 SPEECH_RATE = 24_000
 
@@ -44,7 +46,8 @@ class CommandAdapter:
             raise ConfigError(f"command {command!r}: {error}") from error
         if not self._arguments or shutil.which(self._arguments[0]) is None:
             raise ConfigError(f"command {command!r}: there is no such program; command:PROGRAM ARGUMENTS is accepted")
-        self.name, self.fingerprint, self.speaks = command, hashed(command), speaks
+        self.name, self.speaks = command, speaks
+        self.fingerprint = hashed(f"{'command-speech' if speaks else 'command'}:{command}")
         self._timeout = timeout
         self._program: _Program | None = None
 
@@ -59,8 +62,7 @@ class CommandAdapter:
             "sampling": whole_options(benchmark.sampling),
         }
         if sample.history:
-            request["history"] = [{"role": message.role, "message_type": message.type, "content": message.content}
-                                  for message in sample.history]  # fmt: skip
+            request["history"] = [_earlier(message) for message in sample.history]
         try:
             reply = _checked_reply(self._program.exchange(json.dumps(request), self._timeout), sample.id)
         except BaseException:
@@ -78,6 +80,12 @@ class CommandAdapter:
     def __del__(self) -> None:
         if getattr(self, "_program", None):
             self.close()
+
+
+def _earlier(message: Message) -> dict[str, Any]:
+    heard = message.type == "audio"
+    content = str(Path(message.content).resolve()) if heard else message.content
+    return {"role": message.role, "message_type": message.type, "content": content}
 
 
 class ProgramError(KimiAudioError):

@@ -7,19 +7,23 @@
 
 The key is in the environment: in `OPENAI_API_KEY`, or in the variable named behind a `#` at the end of a spec. Where
 the server is busy (429, 5xx) or late, a request is made again after a while that doubles; a Retry-After is honoured.
+A request has a deadline, however the server spends the time until then.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import os
 import re
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -29,6 +33,9 @@ from kimi_audio.errors import ConfigError, KimiAudioError
 KEY_VARIABLE = "OPENAI_API_KEY"
 LONGEST_WAIT = 120.0
 """Seconds; a server that asks for more is given up."""
+TRANSCRIPTION = {"response_format": "json", "temperature": "0"}
+"""Fields of each request for a transcript."""
+_COUNTS = (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens"))  # of chat, of transcription
 _SPEC = re.compile(r"(?P<model>[^@\s]+)@(?P<url>https?://[^#\s]+)(#(?P<variable>\w+))?")
 
 
@@ -62,9 +69,12 @@ class Endpoint:
     Args:
         model, url: as the server calls the model; `url` is what `/chat/completions` is appended to.
         variable: environment variable with the key; may be unset where the server wants none.
-        timeout: seconds without a byte of the answer.
+        timeout: seconds until the whole answer to a request must be there.
         retries: how often a request is repeated; the first time after `wait` seconds, then after twice as long, ...
-        prices: of a million tokens, read and written.
+        prices: of a million tokens, read and written; None if nobody knows.
+
+    Attributes:
+        requests: how often the server was asked, repetitions included; `usage` of tokens so far.
     """
 
     def __init__(
@@ -76,15 +86,15 @@ class Endpoint:
         timeout: float = 120.0,
         retries: int = 4,
         wait: float = 1.0,
-        prices: tuple[float, float] = (0.0, 0.0),
+        prices: tuple[float, float] | None = None,
     ) -> None:
         import httpx
 
         self.model, self.url, self.variable = model, url.rstrip("/"), variable
-        self.usage = Usage()
+        self.requests, self.usage = 0, Usage()
         self._timeout, self._retries, self._wait, self._prices = timeout, retries, wait, prices
         key = os.environ.get(variable)
-        self._client = httpx.Client(timeout=timeout, headers={"Authorization": f"Bearer {key}"} if key else {})
+        self._client = httpx.AsyncClient(timeout=None, headers={"Authorization": f"Bearer {key}"} if key else {})
 
     @classmethod
     def from_spec(cls, spec: str, **options: Any) -> Endpoint:
@@ -99,8 +109,15 @@ class Endpoint:
 
     @property
     def cost(self) -> float:
-        """Price of all tokens so far."""
-        return (self.usage.prompt * self._prices[0] + self.usage.completion * self._prices[1]) / 1e6
+        """Price of all tokens so far; 0 where prices aren't known."""
+        read, written = self._prices or (0.0, 0.0)
+        return (self.usage.prompt * read + self.usage.completion * written) / 1e6
+
+    def spending(self, kept: int) -> str:
+        """What was asked, for people; `kept` answers were there already."""
+        cost = f", cost {self.cost:.4f}" if self._prices else ""
+        return (f"{self.model}: {self.requests} requests, {kept} answers kept from before, {self.usage.prompt} tokens "
+                f"read and {self.usage.completion} written{cost}")  # fmt: skip
 
     def chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> ChatReply:
         """The answer to a conversation in the official form; `options` are fields of the request.
@@ -127,11 +144,11 @@ class Endpoint:
         Raises:
             EndpointError: when there is no answer, in the end.
         """
-        form = {"model": self.model, "response_format": "json", "temperature": "0"}
-        form |= {"language": language} if language else {}
+        form = TRANSCRIPTION | {"model": self.model} | ({"language": language} if language else {})
         response = self._post("/audio/transcriptions", data=form, files={"file": ("audio.wav", wav, "audio/wav")})
         if not isinstance(text := response.get("text"), str):
             raise self._error("answered, but without the field text")
+        self.usage += _usage(response.get("usage"))
         return text
 
     def _post(self, path: str, **request: Any) -> dict[str, Any]:
@@ -142,10 +159,10 @@ class Endpoint:
         for attempt in range(self._retries + 1):
             asked_to_wait = 0.0
             try:
-                response = self._client.post(self.url + path, **request)
+                response = self._within_time(self._client.post(self.url + path, **request))
             except httpx.ConnectError as error:
                 raise self._error(f"cannot be reached ({error})") from error
-            except httpx.TimeoutException:
+            except asyncio.TimeoutError:
                 problem = f"gave no answer within {self._timeout:g} s"
             except httpx.HTTPError as error:
                 problem = f"broke the connection off ({type(error).__name__})"
@@ -162,6 +179,11 @@ class Endpoint:
                 time.sleep(max(wait, asked_to_wait))
                 wait *= 2
         raise self._error(f"{problem}; {self._retries + 1} attempts were made")
+
+    def _within_time(self, request: Coroutine[Any, Any, Any]) -> Any:
+        """The answer to a request. Raises asyncio.TimeoutError when it is not there in time."""
+        self.requests += 1
+        return asyncio.run_coroutine_threadsafe(asyncio.wait_for(request, self._timeout), _event_loop()).result()
 
     def _content(self, response: Any) -> dict[str, Any]:
         if response.status_code in (401, 403):
@@ -195,11 +217,18 @@ def wav_bytes(samples_L: np.ndarray, rate: int = 16_000) -> bytes:
     return buffer.getvalue()
 
 
+@cache
+def _event_loop() -> asyncio.AbstractEventLoop:
+    """In it requests can be ended at any moment. It has a thread of its own: the caller may be in a loop already."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+    return loop
+
+
 def _usage(field: Any) -> Usage:
-    """Servers may leave it out."""
-    if not isinstance(field, dict):
-        return Usage()
-    return Usage(int(field.get("prompt_tokens") or 0), int(field.get("completion_tokens") or 0))
+    """What a server says that it counted; nothing where it leaves that out, or can't have counted so."""
+    counts = [field.get(chat, field.get(speech)) for chat, speech in _COUNTS] if isinstance(field, dict) else []
+    return Usage(*(count if isinstance(count, int) and count > 0 else 0 for count in counts))
 
 
 def _message(response: Any) -> str:

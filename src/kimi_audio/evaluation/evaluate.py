@@ -8,6 +8,7 @@ A model that fails on a sample gets an error for it and goes on with the next; a
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import time
@@ -20,7 +21,7 @@ from kimi_audio.errors import KimiAudioError
 from kimi_audio.evaluation.benchmarks import Benchmark
 from kimi_audio.evaluation.samples import ItemScore, Metric, Output, Prediction, Sample
 from kimi_audio.evaluation.statistics import figure, interval
-from kimi_audio.evaluation.store import Item, PredictionLog, Result
+from kimi_audio.evaluation.store import Asked, Item, PredictionLog, Result
 
 LIBRARIES = ("kimi-audio", "torch", "numpy", "transformers", "faster-whisper", "jiwer", "whisper-normalizer", "wetext",
              "sacrebleu", "cn2an", "langdetect", "speechmos", "onnxruntime")  # fmt: skip
@@ -29,6 +30,9 @@ LIBRARIES = ("kimi-audio", "torch", "numpy", "transformers", "faster-whisper", "
 
 class Adapter(Protocol):
     """A model under test.
+
+    If it has a method `recipe(benchmark)`, results carry what that returns: a dict of all that its answers depend on
+    besides the benchmark, such as its own instruction or the defaults of its sampling.
 
     Attributes:
         name: for tables and folders.
@@ -53,6 +57,13 @@ def can_do(adapter: Adapter, benchmark: Benchmark) -> bool:
     return (adapter.takes_instructions or not asks) and (adapter.speaks or not benchmark.speaks)
 
 
+def asking(adapter: Adapter, benchmark: Benchmark, seed: int = 0) -> Asked:
+    """How a model would be asked here and now."""
+    added: Any = getattr(adapter, "recipe", None)
+    recipe = benchmark.asking() | ({"adapter": added(benchmark)} if added else {})
+    return Asked(json.loads(json.dumps(recipe)), seed, versions(), machine())  # as it will be read back
+
+
 def predict(
     adapter: Adapter, benchmark: Benchmark, samples: Sequence[Sample], log: PredictionLog
 ) -> Iterator[Prediction]:
@@ -65,11 +76,16 @@ def predict(
         try:
             output = adapter.generate(sample, benchmark)
         except Exception as error:  # whatever another's model raises: told, counted, and the rest goes on
-            message = str(error) if isinstance(error, KimiAudioError) else f"{type(error).__name__}: {error}"
-            output = Output("", error=" ".join(message.split())[:500])
+            output = Output("", error=told(error))
         took = output.took or time.perf_counter() - started
         kept = Output(output.text, output.audio, output.rate, output.error, took, output.first_sound)
         yield log.add(sample, kept)
+
+
+def told(error: Exception) -> str:
+    """An error in one line of at most 500 characters; an unexpected one with its type."""
+    message = str(error) if isinstance(error, KimiAudioError) else f"{type(error).__name__}: {error}"
+    return " ".join(message.split())[:500]
 
 
 def score(
@@ -81,37 +97,19 @@ def score(
     model: str,
     fingerprint: str,
     faults: Sequence[str] = (),
-    seed: int = 0,
+    asked: Asked | None = None,
     tools: Mapping[str, Any] | None = None,
 ) -> tuple[Result, list[Item]]:
-    """The figure of a model on a benchmark, and every item; samples without a prediction are left out.
+    """The figure of a model on a benchmark, and every item; samples without a prediction are counted, and in no figure.
 
-    `tools` says what the figure depends on besides the benchmark: the judge, the recogniser.
+    `asked` says how the answers were asked for: as one would ask now, if not given; `tools` what the figure depends on
+    besides the benchmark: the judge, the recogniser.
     """
-    items = []
-    for sample in samples:
-        if (prediction := predictions.get(sample.id)) is None:
-            continue
-        error = prediction.error
-        try:
-            scored = metric.score(sample, prediction)
-        except KimiAudioError as fault:  # nothing to measure, or a judge that fails: among the failures, in no figure
-            scored, error = ItemScore(sample.id, 0.0, 0.0), error or str(fault)
-        items.append(
-            Item(
-                scored,
-                prediction.text,
-                sample.all_sounds(),
-                sample.instruction,
-                str(prediction.audio) if prediction.audio else None,
-                error,
-                prediction.took,
-                prediction.first_sound,
-                sample.seconds,
-            )
-        )
+    asked = asked or Asked(benchmark.asking(), 0, versions(), machine())
+    answered = [(sample, predictions[sample.id]) for sample in samples if sample.id in predictions]
+    items = [_scored(metric, sample, prediction) for sample, prediction in answered]
     scores = [item.score for item in items]
-    low, high = interval(scores, seed)
+    low, high = interval(scores, asked.seed)
     firsts = sorted(item.first_sound for item in items if item.first_sound is not None)
     result = Result(
         benchmark=benchmark.name,
@@ -127,15 +125,36 @@ def score(
         items=len(items),
         failed=sum(item.error is not None for item in items),
         faults=list(faults),
-        recipe=benchmark.recipe() | dict(tools or {}),
-        seed=seed,
-        versions=versions(),
-        machine=machine(),
+        recipe=benchmark.recipe() | dict(tools or {}) | asked.recipe,
+        seed=asked.seed,
+        versions=asked.versions,
+        machine=asked.machine,
         took=sum(item.took for item in items),
         seconds=sum(item.seconds for item in items),
         first_sound=firsts[len(firsts) // 2] if firsts else None,
+        unanswered=len(samples) - len(items),
+        scored_with=dict(sorted(versions().items() - asked.versions.items())),
     )
     return result, items
+
+
+def _scored(metric: Metric, sample: Sample, prediction: Prediction) -> Item:
+    error = prediction.error
+    try:
+        scored = metric.score(sample, prediction)
+    except Exception as fault:  # nothing to measure, or a judge that fails: among the failures, in no figure
+        scored, error = ItemScore(sample.id, 0.0, 0.0), error or told(fault)
+    return Item(
+        scored,
+        prediction.text,
+        sample.all_sounds(),
+        sample.instruction,
+        str(prediction.audio) if prediction.audio else None,
+        error,
+        prediction.took,
+        prediction.first_sound,
+        sample.seconds,
+    )
 
 
 def versions() -> dict[str, str]:

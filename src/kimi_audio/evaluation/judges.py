@@ -4,8 +4,8 @@
     judge.verdict("yes-no", sample, "It was Paris.")        # Verdict(score=1.0, reason="Yes. Paris is …")
 
 What a judge is asked is in `judge_prompts/`; `read_score` and `read_yes_no` are the rules by which its reply is read.
-Replies are kept in a file by the hash of model and prompt, so that the same question is never paid for twice. How far a
-judge can be trusted, `judge_check` measures.
+Replies that can be read are kept in a file by the hash of model and prompt, so that no question is paid for twice. How
+far a judge can be trusted, `judge_check` measures.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from kimi_audio.errors import CheckpointError, ConfigError, DataError
+from kimi_audio.evaluation.command import hashed
 from kimi_audio.evaluation.endpoint import Endpoint
 from kimi_audio.evaluation.samples import Sample
 from kimi_audio.evaluation.scoring import Verdict
@@ -74,11 +75,11 @@ class LanguageModelJudge:
 
     Attributes:
         name: of the model, with what identifies its weights.
-        asked: how often the model was asked, rather than the file.
+        asked: how often the model was asked; `remembered` how often the file had its reply.
     """
 
     def __init__(self, name: str, replies_file: Path | None) -> None:
-        self.name, self.asked = name, 0
+        self.name, self.asked, self.remembered = name, 0, 0
         self._file = replies_file
         self._replies = _read_replies(replies_file) if replies_file else {}
 
@@ -103,20 +104,26 @@ class LanguageModelJudge:
             return Verdict(_WORST[prompt], "the answer is empty")
         question = str(sample.fields.get("question") or sample.instruction or "")
         filled = _template(prompt).format(question=question, reference=sample.reference or "(none)", answer=answer)
-        reply = self._remembered(filled)
-        return Verdict(_READ[prompt](reply), _spoken(reply))
-
-    def _remembered(self, prompt: str) -> str:
-        key = hashlib.sha256(f"{self.name}\n{prompt}".encode()).hexdigest()
-        if key not in self._replies:
+        key = hashlib.sha256(f"{self.name}\n{filled}".encode()).hexdigest()
+        if key in self._replies:
+            self.remembered += 1
+            reply = self._replies[key]
+        else:
             self.asked += 1
-            self._replies[key] = self.reply(prompt)
-            if self._file:
-                self._file.parent.mkdir(parents=True, exist_ok=True)
-                with self._file.open("a", encoding="utf-8") as file:
-                    row = {"key": key, "model": self.name, "reply": self._replies[key]}
-                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        return self._replies[key]
+            reply = self.reply(filled)
+        score = _READ[prompt](reply)
+        self._keep(key, reply)
+        return Verdict(score, _spoken(reply))
+
+    def _keep(self, key: str, reply: str) -> None:
+        """Only what could be read: a judge that rambled is asked again."""
+        if key in self._replies:
+            return
+        self._replies[key] = reply
+        if self._file:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            with self._file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"key": key, "model": self.name, "reply": reply}, ensure_ascii=False) + "\n")
 
 
 class EndpointJudge(LanguageModelJudge):
@@ -171,15 +178,24 @@ class LocalJudge(LanguageModelJudge):
         return self._tokenizer.decode(answered_1L[0, ids_1L.shape[1] :], skip_special_tokens=True)
 
 
-def make_judge(spec: str, cache_file: Path | None = None) -> LanguageModelJudge:
+def make_judge(
+    spec: str,
+    cache_file: Path | None = None,
+    *,
+    timeout: float | None = None,
+    prices: tuple[float, float] | None = None,
+) -> LanguageModelJudge:
     """The judge that `openai:MODEL@URL[#VARIABLE]` or `local:FOLDER` names; `cache_file` keeps its replies.
+
+    `timeout` in seconds and `prices` of a million tokens are for endpoints.
 
     Raises:
         ConfigError: for any other spec, or a folder that is none.
     """
     kind, _, rest = spec.partition(":")
     if kind == "openai":
-        return EndpointJudge(Endpoint.from_spec(rest), cache_file)
+        limits = {} if timeout is None else {"timeout": timeout}
+        return EndpointJudge(Endpoint.from_spec(rest, prices=prices, **limits), cache_file)
     if kind == "local":
         if not rest or not Path(rest).is_dir():
             raise ConfigError(f"judge {spec!r}: there is no folder {rest!r}")
@@ -192,6 +208,11 @@ def _template(prompt: str) -> str:
     return (files("kimi_audio.evaluation") / "judge_prompts" / f"{prompt}.txt").read_text(encoding="utf-8")
 
 
+def prompt_hash(prompt: str) -> str:
+    """Twelve hex digits that change with the words of a judge's prompt."""
+    return hashed(_template(prompt))
+
+
 def _spoken(reply: str) -> str:
     """A reply without what the model only thought."""
     return reply.rpartition("</think>")[2].strip()
@@ -200,7 +221,7 @@ def _spoken(reply: str) -> str:
 def _read_replies(path: Path) -> dict[str, str]:
     """Replies by key; a line that a kill cut short is left out, and asked for again."""
     replies = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else []:
         try:
             row = json.loads(line)
             replies[row["key"]] = row["reply"]

@@ -1,7 +1,7 @@
 """The report as one HTML file: figures, paired differences, every answer with its sound, confusions, speed (report §6).
 
     groups = by_benchmark(read_results(Path("results")))
-    write_page(groups, Path("results"), Path("results/report.html"))
+    write_page(groups, Path("results/report.html"))
 
 The file needs no network and no server: style, script and data are in it, and the sounds too while they are small
 together; otherwise they lie in a folder beside it. `page_assets/` holds what does not depend on results.
@@ -35,14 +35,14 @@ TOLD_APART = ("reference", "hypothesis", "expected", "predicted", "reason", "ali
 
 
 def write_page(
-    groups: Sequence[tables.Group], results: Path, out: Path, title: str = "Evaluation", embedded: int = EMBEDDED
+    groups: Sequence[tables.Group], out: Path, title: str = "Evaluation", embedded: int = EMBEDDED
 ) -> None:
-    """Write the page of results that were read from the folder `results`, where their sounds are.
+    """Write the page.
 
     Sounds of more than `embedded` bytes together are copied to the folder `<out's name>_sounds`; keep it with the page.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
-    sounds = PageSounds(results)
+    sounds = PageSounds()
     data = page_data(groups, sounds)
     data["sounds"] = sounds.links(out.with_name(f"{out.stem}_sounds"), embedded)
     # "<" is escaped so that no text in the data can close the element or open a comment.
@@ -134,7 +134,7 @@ def _row(result: Result, item: Item, sounds: PageSounds) -> dict[str, Any]:
         "instruction": item.instruction,
         "text": item.text,
         "sounds": [sounds.number(Path(name)) for name in item.sounds],
-        "audio": sounds.answer(result, Path(item.audio)) if item.audio else None,
+        "audio": sounds.number(Path(item.audio)) if item.audio else None,
         "error": item.error,
         "took": item.took, "first": item.first_sound, "seconds": item.seconds,
         "alignment": _alignment(detail.get("alignment")),

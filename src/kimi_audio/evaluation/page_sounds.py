@@ -1,6 +1,6 @@
 """The sounds of the report's page: small copies, in the page itself while they are small together, else beside it.
 
-sounds = PageSounds(results)
+sounds = PageSounds()
 number = sounds.number(path)                    # what rows refer to
 sounds.links(out.with_name("page_sounds"), 25 * 2**20)
 """
@@ -14,7 +14,6 @@ from urllib.parse import quote
 
 from kimi_audio.audio.decode import load_audio
 from kimi_audio.errors import KimiAudioError
-from kimi_audio.evaluation.store import Result, model_folder
 
 RATE = 16_000
 
@@ -22,18 +21,11 @@ RATE = 16_000
 class PageSounds:
     """The sound files of a page, each once."""
 
-    def __init__(self, results: Path) -> None:
-        self.results = results
+    def __init__(self) -> None:
         self.numbers: dict[Path, int] = {}
 
     def number(self, path: Path) -> int:
         return self.numbers.setdefault(path, len(self.numbers))
-
-    def answer(self, result: Result, path: Path) -> int:
-        """A spoken answer is found below the results, wherever they were moved to since."""
-        folder = model_folder(self.results, result.model, result.fingerprint) / result.benchmark
-        moved = folder / path.parent.name / path.name
-        return self.number(moved if moved.is_file() else path)
 
     def links(self, folder: Path, embedded: int) -> list[dict[str, str | None]]:
         """For each sound its name and `url`, or `fault`. Smaller copies are made in `folder`, which goes if all fit."""

@@ -96,12 +96,12 @@ def rateable_answers(results: Sequence[tuple[Result, list[Item]]]) -> list[Ratea
     """
     asked = {row["id"]: row for row in conversation_prompts()}
     answers: dict[str, dict[str, Answer]] = defaultdict(dict)
-    sounds: dict[str, Path] = {}
+    sounds: dict[str, Path | None] = {}
     for result, items in results:
         for item in items if result.benchmark == "conversation" else ():
             if item.score.id in asked and item.audio:
                 answers[item.score.id][f"{result.model}-{result.fingerprint}"] = Answer(item.text, Path(item.audio))
-                sounds[item.score.id] = Path(item.sounds[-1])
+                sounds[item.score.id] = Path(item.sounds[-1]) if item.sounds else None
     if not answers:
         raise DataError("no spoken answers to rate; `kimi-audio eval conversation --model MODEL …` asks for some")
     return [

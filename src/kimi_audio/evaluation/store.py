@@ -1,12 +1,14 @@
 """Results on disk: predictions and scores, apart, so that scoring never needs a model again.
 
+    RESULTS/<model>/<benchmark>/asked.json             how the answers were asked for
     RESULTS/<model>/<benchmark>/predictions.jsonl      a line per sample: text, audio file or error, time
     RESULTS/<model>/<benchmark>/audio/<number>.wav     what the model said
     RESULTS/<model>/<benchmark>/items.jsonl            a line per sample: how it scored, and why
     RESULTS/<model>/<benchmark>/scores.json            the figure with all that it depends on
 
 `<model>` is the model's name and the fingerprint of its weights: other weights, other folder. Predictions are appended
-as they are made; a line that a kill cut short is dropped and made again.
+as they are made; a line that a kill cut short is dropped and made again. Answers that were asked for in one way are
+never scored as if they had been asked for in another.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ import json
 import re
 import wave
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,30 @@ import numpy as np
 
 from kimi_audio.errors import DataError
 from kimi_audio.evaluation.samples import ItemScore, Output, Prediction, Sample
+
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".onnx", ".gguf")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """`asked.json`: how answers were asked for.
+
+    Attributes:
+        recipe: instruction, sampling, language, ...; under `adapter` what the model's adapter adds.
+        seed: of sampling.
+        versions, machine: libraries and hardware, when the first of the answers was asked for.
+    """
+
+    recipe: dict[str, Any]
+    seed: int
+    versions: dict[str, str]
+    machine: dict[str, Any]
+
+    def unlike(self, other: Asked) -> str:
+        """In what `other` asks otherwise, `seed 0, not 1; ...`; "" if in nothing. Versions and machine may differ."""
+        ours, theirs = (each.recipe | each.recipe.get("adapter", {}) | {"seed": each.seed} for each in (self, other))
+        names = [name for name in {**ours, **theirs} if name != "adapter" and ours.get(name) != theirs.get(name)]
+        return "; ".join(f"{name} {ours.get(name)!r}, not {theirs.get(name)!r}" for name in names)
 
 
 @dataclass(frozen=True)
@@ -36,9 +63,11 @@ class Result:
         value: the figure; `low`, `high` its bootstrap 95 % interval.
         items: answers, `failed` of them errors: scored as wrong or, where nothing could be scored, in no figure.
         faults: one sentence for each row of the manifest that could not be used.
-        recipe: instruction, sampling, normaliser, judge, ...; `seed` of sampling and bootstrap; `versions` of the
-            libraries; `machine` where the answers were made.
+        recipe: instruction, sampling, normaliser, judge, ...; `adapter` what the model's adapter adds.
+        seed: of sampling and bootstrap; `versions` of the libraries and `machine` when the answers were asked for.
         took: seconds of work in all; `seconds` of sound that were heard; `first_sound` median seconds to first sound.
+        unanswered: samples that were not asked yet, in no figure.
+        scored_with: versions of libraries that were others at the time of scoring.
     """
 
     benchmark: str
@@ -61,11 +90,16 @@ class Result:
     took: float
     seconds: float
     first_sound: float | None = None
+    unanswered: int = 0
+    scored_with: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Item:
-    """A line of `items.jsonl`: the score of one answer beside what was asked and answered."""
+    """A line of `items.jsonl`: the score of one answer beside what was asked and answered.
+
+    On disk `audio`, the spoken answer, is relative to the model's folder, and `sounds` are relative to the data folder.
+    """
 
     score: ItemScore
     text: str
@@ -84,9 +118,9 @@ def model_folder(results: Path, name: str, fingerprint: str) -> Path:
 
 
 def fingerprint(folder: Path) -> str:
-    """Twelve hex digits that change with any weight in `folder` (all its safetensors files, by content)."""
+    """Twelve hex digits that change with any weight in `folder` (all files of `WEIGHTS`, by content)."""
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.safetensors")):
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in WEIGHTS):
         digest.update(path.name.encode())
         with path.open("rb") as file:
             while block := file.read(1 << 20):
@@ -102,12 +136,32 @@ class PredictionLog:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "predictions.jsonl"
         self.known = {row.id: row for row in self._read()}
+        sounds = [int(path.stem) for path in (folder / "audio").glob("*.wav") if path.stem.isdecimal()]
+        self._numbers = count(max(sounds, default=-1) + 1)
+
+    def asked(self, now: Asked) -> Asked:
+        """How the kept answers were asked for; where there are none, `now`, which is kept.
+
+        Raises:
+            DataError: when they were asked for in another way than `now`, or nobody knows how.
+        """
+        path = self.folder / "asked.json"
+        if not self.known:
+            path.write_text(json.dumps(asdict(now), indent=2, ensure_ascii=False) + "\n", "utf-8")
+        try:
+            then = Asked(**json.loads(path.read_text("utf-8")))
+        except (OSError, ValueError, TypeError):
+            problem = "it isn't known how these answers were asked for; --again asks anew"
+            raise DataError(f"{self.folder}: {problem}") from None
+        if difference := then.unlike(now):
+            raise DataError(f"{self.folder}: these answers were asked for with {difference}; --again asks anew")
+        return then
 
     def add(self, sample: Sample, output: Output) -> Prediction:
         """Keep an answer at once."""
         audio = None
         if output.audio is not None:
-            audio = self.folder / "audio" / f"{len(self.known):05}.wav"
+            audio = self.folder / "audio" / f"{next(self._numbers):05}.wav"
             audio.parent.mkdir(exist_ok=True)
             write_wav(audio, output.audio, output.rate)
         row = {"id": sample.id, "text": output.text, "took": round(output.took, 4), "seconds": sample.seconds}
@@ -120,11 +174,14 @@ class PredictionLog:
         return self.known[sample.id]
 
     def forget(self, errors_only: bool = False) -> None:
-        """Drop what is kept, or just the errors, to ask again."""
-        kept = [row for row in self.known.values() if errors_only and row.error is None]
-        lines = {json.loads(line)["id"]: line for line in self.path.read_text("utf-8").splitlines()} if kept else {}
-        self.path.write_text("".join(lines[row.id] + "\n" for row in kept), "utf-8")
-        self.known = {row.id: row for row in kept}
+        """Drop what is kept and its sounds, or just the errors, to ask again."""
+        kept = {row.id: row for row in self.known.values() if errors_only and row.error is None}
+        lines = {json.loads(line)["id"]: line for line in _lines(self.path.read_bytes())} if kept else {}
+        self.path.write_text("".join(lines[name] + "\n" for name in kept), "utf-8")
+        for row in self.known.values():
+            if row.audio and row.id not in kept:
+                row.audio.unlink(missing_ok=True)
+        self.known = kept
 
     def _read(self) -> Iterator[Prediction]:
         if not self.path.exists():
@@ -133,7 +190,7 @@ class PredictionLog:
         whole = content[: content.rfind(b"\n") + 1]
         if len(whole) < len(content):
             self.path.write_bytes(whole)
-        for number, line in enumerate(whole.decode("utf-8").splitlines(), start=1):
+        for number, line in enumerate(_lines(whole), start=1):
             try:
                 yield self._prediction(json.loads(line))
             except (ValueError, KeyError, TypeError):
@@ -145,27 +202,49 @@ class PredictionLog:
                           row.get("first_sound"), row.get("seconds", 0.0))  # fmt: skip
 
 
-def write_result(folder: Path, result: Result, items: list[Item]) -> None:
-    """Write `scores.json` and `items.jsonl`."""
+def write_result(folder: Path, result: Result, items: list[Item], data: Path | None = None) -> None:
+    """Write `scores.json` and `items.jsonl`, with sounds below `data` relative to it."""
     folder.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(asdict(item), ensure_ascii=False) for item in items]
+    lines = [json.dumps(asdict(_stored(item, data)), ensure_ascii=False) for item in items]
     (folder / "items.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     (folder / "scores.json").write_text(json.dumps(asdict(result), indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
-def read_results(results: Path) -> list[tuple[Result, list[Item]]]:
-    """All results below a folder, ordered by benchmark and model. Raises DataError naming a damaged file."""
+def read_results(results: Path, data: Path = Path()) -> list[tuple[Result, list[Item]]]:
+    """All results below a folder, ordered by benchmark and model; `data` is where the sounds that were heard are.
+
+    Raises:
+        DataError: naming a damaged file.
+    """
     found = []
     for path in sorted(results.glob("*/*/scores.json")):
         try:
             result = Result(**json.loads(path.read_text(encoding="utf-8")))
-            lines = (path.parent / "items.jsonl").read_text(encoding="utf-8").splitlines()
-            rows = [json.loads(line) for line in lines]
-            items = [Item(ItemScore(**row.pop("score")), sounds=tuple(row.pop("sounds")), **row) for row in rows]
+            lines = _lines((path.parent / "items.jsonl").read_bytes())
+            items = [_item(json.loads(line), path.parents[1], data) for line in lines]
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise DataError(f"{path}: not a result that can be read ({error}); score it again") from error
         found.append((result, items))
     return sorted(found, key=lambda pair: (pair[0].kind, pair[0].benchmark, pair[0].model))
+
+
+def _stored(item: Item, data: Path | None) -> Item:
+    audio = item.audio and Path(*Path(item.audio).parts[-3:]).as_posix()  # <benchmark>/audio/<number>.wav
+    sounds = (Path(sound) for sound in item.sounds)
+    below = (sound.relative_to(data) if data and sound.is_relative_to(data) else sound for sound in sounds)
+    return replace(item, audio=audio, sounds=tuple(sound.as_posix() for sound in below))
+
+
+def _item(row: dict[str, Any], model: Path, data: Path) -> Item:
+    """A line of `items.jsonl` with paths that lead to the sounds, wherever results and data were moved to since."""
+    audio = row["audio"] and str(model / Path(*Path(row["audio"]).parts[-3:]))
+    sounds = tuple(str(data / sound) for sound in row["sounds"])
+    return Item(**row | {"score": ItemScore(**row["score"]), "audio": audio, "sounds": sounds})
+
+
+def _lines(content: bytes) -> list[str]:
+    """The lines of a file in UTF-8. Not `str.splitlines`, which also cuts at characters that texts may hold."""
+    return content.decode("utf-8").split("\n")[:-1]
 
 
 def write_wav(path: Path, samples_L: np.ndarray, rate: int) -> None:

@@ -154,6 +154,7 @@ def _note(result: Result, items: Sequence[Item]) -> str:
     wrong = result.failed - uncounted
     notes = [f"{wrong} of {result.items} answers failed and count as wrong"] if wrong else []
     notes += [f"{uncounted} of {result.items} answers could not be scored and are in no figure"] if uncounted else []
+    notes += [f"{result.unanswered} samples were not asked yet and are in no figure"] if result.unanswered else []
     notes += [f"rows of the manifest that could not be used: {len(result.faults)}"] if result.faults else []
     return "; ".join(notes)
 

@@ -24,6 +24,10 @@ from kimi_audio.evaluation.store import fingerprint
 
 RATE = 16_000
 WINDOW = 30 * RATE
+COMPUTE_TYPE = "float32"
+GREEDY = {"beam_size": 1, "temperature": 0.0, "condition_on_previous_text": False}
+"""How faster-whisper decodes here."""
+GREEDY_BY_TRANSFORMERS = {"do_sample": False, "num_beams": 1, "return_timestamps": False}
 FIRST_MULTILINGUAL_SIZE = 51_865
 """Whispers with fewer token ids know English only, and are told no language."""
 
@@ -39,17 +43,11 @@ class FasterWhisper:
         from faster_whisper import WhisperModel
 
         with converted_whisper(folder) as converted:
-            self._model = WhisperModel(str(converted), device=device, compute_type="float32")
+            self._model = WhisperModel(str(converted), device=device, compute_type=COMPUTE_TYPE)
 
     def transcribe(self, path: Path, language: str) -> str:
         """What is said in a sound file of any length."""
-        segments, _ = self._model.transcribe(
-            load_audio(path, RATE),
-            language=language,
-            beam_size=1,
-            temperature=0.0,
-            condition_on_previous_text=False,
-        )
+        segments, _ = self._model.transcribe(load_audio(path, RATE), language=language, **GREEDY)
         return " ".join(segment.text.strip() for segment in segments)
 
 
@@ -73,6 +71,9 @@ class WhisperAdapter:
     def __init__(self, folder: Path) -> None:
         self.name, self.fingerprint = folder.resolve().name, fingerprint(folder)
         self._whisper = FasterWhisper(folder)
+
+    def recipe(self, benchmark: Benchmark) -> dict[str, Any]:
+        return GREEDY | {"compute_type": COMPUTE_TYPE}
 
     def generate(self, sample: Sample, benchmark: Benchmark) -> Output:
         texts = [self._whisper.transcribe(path, benchmark.language) for path in sample.to_transcribe()]
@@ -102,6 +103,9 @@ class TransformersWhisperAdapter:
         defaults.eos_token_id = defaults.pad_token_id = self._id("<|endoftext|>")
         defaults.forced_decoder_ids = None
 
+    def recipe(self, benchmark: Benchmark) -> dict[str, Any]:
+        return GREEDY_BY_TRANSFORMERS | {"window_seconds": WINDOW / RATE}
+
     def generate(self, sample: Sample, benchmark: Benchmark) -> Output:
         texts = [
             self._window(samples_L[start : start + WINDOW], benchmark.language)
@@ -121,10 +125,8 @@ class TransformersWhisperAdapter:
             ids_1L = self._model.generate(
                 **features.to(self._model.device),
                 decoder_input_ids=torch.tensor([prompt], device=self._model.device),
-                do_sample=False,
-                num_beams=1,
                 max_new_tokens=self._model.config.max_target_positions // 2,
-                return_timestamps=False,
+                **GREEDY_BY_TRANSFORMERS,
             )
         return self._tokenizer.decode(ids_1L[0].tolist(), skip_special_tokens=True).strip()
 
