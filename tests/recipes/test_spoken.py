@@ -15,7 +15,7 @@ sys.path[:0] = [str(TINY), str(TINY / "evaluation")]
 from conversations import conversations  # noqa: E402
 from data import make_range  # noqa: E402
 from questions import evaluation_questions, pairs, rows, user_turns  # noqa: E402
-from spoken_range import VOICES, lines  # noqa: E402
+from spoken import VOICES, questions, requests  # noqa: E402
 
 from kimi_audio.evaluation.benchmarks import read_benchmark  # noqa: E402
 from kimi_audio.evaluation.matching import mentions  # noqa: E402
@@ -86,7 +86,7 @@ def test_after_a_request_for_another_manner_the_whole_answer_is_wanted():
 
 
 def test_each_voice_says_half_and_both_turns_of_an_item():
-    spoken = list(lines())
+    spoken = list(requests())
     assert len({name for name, *_ in spoken}) == len(spoken) == 228
     voices = {(name.split("-")[0], voice) for name, voice, _, _ in spoken}
     assert Counter(voice for _, voice in voices) == dict.fromkeys(VOICES, 100)
@@ -96,7 +96,7 @@ def test_each_voice_says_half_and_both_turns_of_an_item():
 def test_the_folder_is_one_that_the_benchmark_reads(tmp_path):
     wavs = tmp_path / "wavs"
     wavs.mkdir()
-    for name, *_ in lines():
+    for name, *_ in requests():
         soundfile.write(wavs / f"{name}.wav", np.zeros(800, np.int16), 8000)
     make_range(tmp_path, wavs)
     samples, faults = read_benchmark(TINY / "evaluation" / "range.yaml").samples(tmp_path)
@@ -104,5 +104,11 @@ def test_the_folder_is_one_that_the_benchmark_reads(tmp_path):
     assert all(sample.instruction == "" and sample.seconds == pytest.approx(0.1) for sample in samples)
     assert sum(bool(sample.history) for sample in samples) == 28
     asked, answered = samples[-1].history
-    assert Path(asked.content) == wavs / "r199-1.wav" and answered.content == RANGE[-1]["turns"][1]
+    assert Path(asked.content).resolve() == wavs.resolve() / "r199-1.wav" and answered.content == RANGE[-1]["turns"][1]
     assert samples[-1].audios[0].resolve() == wavs / "r199-2.wav"
+
+
+def test_both_voices_ask_each_question():
+    spoken = list(questions())
+    assert len({name for name, *_ in spoken}) == len(spoken) == 200
+    assert Counter(voice for _, voice, _, _ in spoken) == dict.fromkeys(VOICES, 100)

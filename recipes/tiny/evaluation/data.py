@@ -7,7 +7,7 @@
 The sets of the first folder are linked. `quiet` gets silence, noise and music, the same in every run and none of those
 that `quiet.py` writes for training; `written_questions` and `spoken_questions` the fixed questions, the latter from
 recordings named by their ids (`q000.wav`; several voices: `q000_flite-awb.wav`); `range` the requests of `range.jsonl`,
-whose recordings `spoken_range.py` names. Where an item has two turns, the first and its answer are its `history`.
+whose recordings `spoken.py` names. Where an item has two turns, the first and its answer are its `history`.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import soundfile
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import quiet
 from questions import evaluation_questions
-from spoken_range import recording_names
+from spoken import recording_names
 
 RATE, COUNT, SECONDS = 16_000, 12, 10
 QUESTIONS = Path(__file__).parent / "questions.jsonl"
