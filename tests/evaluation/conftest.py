@@ -1,9 +1,11 @@
-"""A results folder, its report page, and the data in it."""
+"""A results folder, its report page, and the data in it; an endpoint."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from evaluation.endpoint_server import Server
 from evaluation.results_maker import data_of, make_results
 
 from kimi_audio.evaluation.page import write_page
@@ -25,3 +27,13 @@ def html(results: Path) -> Path:
 @pytest.fixture(scope="module")
 def data(html: Path) -> dict[str, Any]:
     return data_of(html)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    running = Server()
+    yield running
+    running.shutdown()
+    running.server_close()

@@ -1,97 +1,30 @@
-"""The client, the judge and the adapters that use it, against a real server that behaves, hangs, refuses and lies."""
+"""The client, the judge and the adapters that use it, against a real server."""
 
 import base64
 import io
 import json
 import time
-from collections.abc import Iterator
 from email.parser import BytesParser
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+from evaluation.endpoint_server import Server, says
 
 from kimi_audio.errors import ConfigError
 from kimi_audio.evaluation.adapters import TRANSCRIBE, make_adapter
 from kimi_audio.evaluation.benchmarks import Benchmark
 from kimi_audio.evaluation.endpoint import Endpoint, EndpointError, Usage, audio_part, wav_bytes
-from kimi_audio.evaluation.evaluate import can_do
+from kimi_audio.evaluation.evaluate import can_do, predict
 from kimi_audio.evaluation.judges import EndpointJudge, make_judge
 from kimi_audio.evaluation.samples import Sample
+from kimi_audio.evaluation.store import PredictionLog
 from kimi_audio.messages import Message
 
 QUESTION = [{"role": "user", "content": "Hello?"}]
 TONE = np.sin(np.arange(8000) * 0.2).astype(np.float32) * 0.5
-
-
-class Server(ThreadingHTTPServer):
-    """Answers requests with `answers` one after the other, the last one for ever; keeps what it was asked.
-
-    An answer is (status, headers, body): a body that is no bytes is written as JSON; a number is seconds to hang, and
-    None breaks the connection off.
-    """
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.answers: list[Any] = []
-        self.asked: list[tuple[str, dict[str, str], bytes]] = []
-        self.times: list[float] = []
-        Thread(target=self.serve_forever, args=(0.01,), daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
-
-    def endpoint(self, **options: Any) -> Endpoint:
-        quick: dict[str, Any] = {"wait": 0.01, "timeout": 10.0}
-        return Endpoint("a-model", self.url, **quick | options)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.asked.append((self.path, dict(self.headers), body))
-        self.server.times.append(time.monotonic())
-        answers = self.server.answers
-        answer = answers.pop(0) if len(answers) > 1 else answers[0]
-        if isinstance(answer, float):
-            time.sleep(answer)
-            return
-        if answer is None:
-            return
-        status, headers, content = answer
-        content = content if isinstance(content, bytes) else json.dumps(content).encode()
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(content)), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-def says(text: Any, **message: Any) -> tuple[int, dict[str, str], Any]:
-    usage = {"prompt_tokens": 100, "completion_tokens": 20}
-    return 200, {}, {"choices": [{"message": {"content": text, **message}}], "usage": usage}
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    running = Server()
-    yield running
-    running.shutdown()
-    running.server_close()
 
 
 def form_of(headers: dict[str, str], body: bytes) -> dict[str, Any]:
@@ -180,6 +113,33 @@ def test_a_server_that_hangs_is_given_up(server: Server) -> None:
         server.endpoint(retries=1, timeout=0.2).chat(QUESTION)
 
 
+@pytest.mark.parametrize("headers", [{}, None], ids=["body", "headers"])
+def test_a_server_that_drips_is_given_up(headers: Any, server: Server) -> None:
+    server.answers = [(200, headers, None)]
+    began = time.monotonic()
+    with pytest.raises(EndpointError, match=r"no answer within 0\.3 s; 1 attempts"):
+        server.endpoint(retries=0, timeout=0.3).chat(QUESTION)
+    assert time.monotonic() - began < 3
+
+
+def test_a_deadline_can_be_chosen() -> None:
+    def deadline(made: Any) -> float:
+        return (made.client if isinstance(made, EndpointJudge) else made.endpoint)._timeout
+
+    url, chosen = "m@http://h/v1", {"timeout": 9.0}
+    assert deadline(make_adapter(f"openai:{url}", **chosen)) == deadline(make_judge(f"openai:{url}", **chosen)) == 9
+    assert deadline(make_adapter(f"openai-transcribe:{url}")) == deadline(make_judge(f"openai:{url}")) == 120
+
+
+def test_an_endpoint_that_fails_on_one_sample_is_asked_the_rest(server: Server, tmp_path: Path) -> None:
+    server.answers = [says("one"), (400, {}, {"error": {"message": "I dislike twos"}}), says("three")]
+    samples = [Sample(name, (), "Count.", name) for name in ("1", "2", "3")]
+    adapter = make_adapter(f"openai:a-model@{server.url}")
+    kept = list(predict(adapter, benchmark(instruction="Count."), samples, PredictionLog(tmp_path)))
+    assert [(row.text, row.error is None) for row in kept] == [("one", True), ("", False), ("three", True)]
+    assert "400: I dislike twos" in (kept[1].error or "")
+
+
 def test_a_server_that_is_not_there_is_named() -> None:
     with pytest.raises(EndpointError, match=r"http://127\.0\.0\.1:9/v1 \(a-model\) cannot be reached"):
         Endpoint("a-model", "http://127.0.0.1:9/v1").chat(QUESTION)
@@ -229,12 +189,27 @@ def test_a_lie_is_told(content: dict[str, Any], server: Server) -> None:
         endpoint.transcribe(wav_bytes(TONE))
 
 
-@pytest.mark.parametrize("usage", [None, "many", {}, {"prompt_tokens": None}])
-def test_usage_may_be_left_out(usage: Any, server: Server) -> None:
+@pytest.mark.parametrize(
+    "usage", [None, "many", {}, [], {"prompt_tokens": None}, {"prompt_tokens": "many"}, {"completion_tokens": [1]},
+              {"prompt_tokens": -5, "completion_tokens": 1e400}]
+)  # fmt: skip
+def test_usage_may_be_left_out_or_make_no_sense(usage: Any, server: Server) -> None:
     server.answers = [(200, {}, {"choices": [{"message": {"content": "hi"}}], "usage": usage})]
     endpoint = server.endpoint()
     assert endpoint.chat(QUESTION).text == "hi"
     assert endpoint.usage == Usage()
+
+
+def test_what_was_asked_and_what_it_cost_is_told(server: Server) -> None:
+    server.answers = [(503, {}, {}), says("Good day.")]
+    endpoint = server.endpoint(prices=(2.0, 10.0))
+    endpoint.chat(QUESTION)
+    assert endpoint.spending(7) == ("a-model: 2 requests, 7 answers kept from before, 100 tokens read and 20 written, "
+                                    "cost 0.0004")  # fmt: skip
+    server.answers = [(200, {}, {"text": "hi", "usage": {"input_tokens": 50, "output_tokens": 3}})]
+    unpriced = server.endpoint()
+    unpriced.transcribe(wav_bytes(TONE))
+    assert unpriced.spending(0).endswith("1 requests, 0 answers kept from before, 50 tokens read and 3 written")
 
 
 def test_a_spec_names_model_url_and_key(monkeypatch: pytest.MonkeyPatch) -> None:

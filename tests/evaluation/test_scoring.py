@@ -121,6 +121,18 @@ def test_choices_that_were_spoken_have_letters() -> None:
         ("choice", "C", {"choices": ["a dog", "a cat"]}, "reference 'C' is none of the choices"),
         ("choice", "A", {"choices": "a dog"}, "'choices' must be a list"),
         ("mentions", "paris", {}, "must be a list of regular expressions"),
+        ("mentions", '["(paris"]', {}, "1: the reference .* is no regular expression .missing"),
+        ("ifeval", "", {"instruction_id_list": [["x"]], "kwargs": [{}]}, "instruction \\['x'\\] is none of IFEval's"),
+        ("ifeval", "", {"instruction_id_list": ["punctuation:no_comma"], "kwargs": [5]}, "arguments are 5; a mapping"),
+        (
+            "ifeval",
+            "",
+            {
+                "instruction_id_list": ["length_constraints:number_words"],
+                "kwargs": [{"relation": "at least", "num_words": "five"}],
+            },
+            "number_words': its arguments .*'five'.* are of a wrong type",
+        ),
         ("digit", "eleven", {}, "reference 'eleven' is no digit"),
         ("ifeval", "", {"instruction_id_list": ["punctuation:no_comma"]}, "'instruction_id_list' and 'kwargs'"),
         ("invented-words", "", {"seconds": 0.0}, "'duration' is missing"),

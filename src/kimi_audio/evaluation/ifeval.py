@@ -54,14 +54,21 @@ def follows(instruction_id: str, arguments: Mapping[str, Any], prompt: str, resp
     Arguments that are None count as absent. `prompt` is what `combination:repeat_prompt` wants repeated unless its
     argument says so.
     """
-    if instruction_id not in _CHECKS:
+    if not isinstance(instruction_id, str) or instruction_id not in _CHECKS:
         raise DataError(f"instruction {instruction_id!r} is none of IFEval's: {', '.join(_CHECKS)}")
+    if not isinstance(arguments, Mapping):
+        raise DataError(f"instruction {instruction_id!r}: its arguments are {arguments!r}; a mapping is expected")
     checked = _CHECKS[instruction_id]
     given = {"prompt_to_repeat": prompt} | {name: value for name, value in arguments.items() if value is not None}
     wanted = list(inspect.signature(checked).parameters)[1:]
     if missing := [name for name in wanted if name not in given]:
         raise DataError(f"instruction {instruction_id!r} needs the argument {missing[0]!r}")
-    return bool(response.strip()) and checked(response, **{name: given[name] for name in wanted})
+    chosen = {name: given[name] for name in wanted}
+    try:
+        return bool(response.strip()) and checked(response, **chosen)
+    except (TypeError, AttributeError, ValueError) as error:
+        problem = error if isinstance(error, DataError) else f"its arguments {chosen} are of a wrong type"
+        raise DataError(f"instruction {instruction_id!r}: {problem}") from None
 
 
 def loose_variants(response: str) -> list[str]:

@@ -23,6 +23,7 @@ right. Where there is no wrong (invented words), it is in no figure, but among t
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
@@ -177,7 +178,12 @@ def mentions_rule(sample: Sample, answer: str) -> Score:
         accepted = None
     if not isinstance(accepted, list) or not accepted or not all(isinstance(pattern, str) for pattern in accepted):
         raise DataError(f"{sample.id}: the reference must be a list of regular expressions")
-    return float(mentions(answer, accepted)), 1, {"reference": " | ".join(accepted)}
+    try:
+        mentioned = mentions(answer, accepted)
+    except re.error as error:
+        problem = f"holds what is no regular expression ({error.msg})"
+        raise DataError(f"{sample.id}: the reference {sample.reference} {problem}") from None
+    return float(mentioned), 1, {"reference": " | ".join(accepted)}
 
 
 def _refusal(sample: Sample, answer: str) -> Score:
