@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 from safetensors.torch import load_file, save_file
 from tiny_model import tiny_model
 from typer.testing import CliRunner, Result
@@ -166,9 +167,38 @@ def test_ask_names_each_sound_that_cannot_be_read(model: str, tmp_path: Path) ->
     assert (result.exit_code, result.stdout, len(complaints(result))) == (2, "", 2)
 
 
+def set_fields(file: str, **values):
+    """A damage: fields of a JSON file of the model become `values`."""
+
+    def damage(folder: Path) -> None:
+        (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | values))
+
+    return damage
+
+
+def flatten_quantised(folder: Path) -> None:
+    """A weight stored as int8 that is no matrix."""
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["lm_head.weight"].flatten().to(torch.int8)
+    save_file(tensors | {"lm_head.weight_scale": torch.ones(1)}, folder / "model.safetensors")
+
+
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
+        (flatten_quantised, "lm_head.weight"),
+        (set_fields("config.json", hidden_size="32"), "hidden_size is '32'; a whole number is expected"),
+        (set_fields("config.json", num_attention_heads=0), "num_attention_heads is 0; at least 1 is needed"),
+        (set_fields("config.json", num_key_value_heads=3), "num_key_value_heads is 3"),
+        (set_fields("config.json", vocab_size=None), "vocab_size is None; a whole number is expected"),
+        (set_fields("config.json", num_hidden_layers=10**9), "asks for 10000000"),
+        (set_fields("config.json", kimia_mimo_transformer_from_layer_index=3), "the layers are 0 to 2"),
+        (set_fields("whisper-large-v3/config.json", d_model=[32]), "d_model is [32]"),
+        (set_fields("whisper-large-v3/config.json", encoder_attention_heads=0), "encoder_attention_heads is 0"),
+        (set_fields("glm-4-voice-tokenizer/config.json", pooling_position=9), "pooling_position is 9"),
+        (set_fields("generation_config.json", text_temperature="hot"), "text_temperature is 'hot'; a number"),
+        (set_fields("generation_config.json", max_new_tokens=None), "max_new_tokens is None; a whole number"),
+        (set_fields("generation_config.json", max_segment_seconds="long"), "max_segment_seconds is 'long'"),
         (lambda folder: (folder / "config.json").unlink(), "config.json"),
         (lambda folder: (folder / "config.json").write_text("{"), "config.json"),
         (lambda folder: (folder / "model.safetensors").unlink(), "model"),

@@ -1,6 +1,7 @@
 """YAML files read into dataclasses, strictly: a wrong field is named with its line.
 
     recipe = read_settings(Path("recipe.yaml"), Recipe)
+    check_types(Config, json.loads(text))                   # the same strictness for an object that was read otherwise
 
 Types that are understood: str, int, float, bool, Path (relative to the file), None, tuples, lists, dicts with text
 keys, unions of those, and dataclasses inside dataclasses.
@@ -11,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +21,9 @@ import yaml
 from kimi_audio.errors import ConfigError
 
 T = TypeVar("T")
+
+WORDS = {str: "a text", Path: "a path", bool: "true or false", int: "a whole number", float: "a number"}
+"""What the simple types are called in messages."""
 
 
 def read_node(path: Path) -> yaml.MappingNode:
@@ -40,6 +45,26 @@ def read_node(path: Path) -> yaml.MappingNode:
 def read_settings(path: Path, kind: type[T]) -> T:
     """The dataclass `kind` from a YAML file. Raises ConfigError naming file, line and field."""
     return Reader(path).dataclass(read_node(path), kind, "")
+
+
+def check_types(kind: Any, content: Mapping[str, Any]) -> None:
+    """Compare numbers, texts and truth values with the fields of a dataclass; names that it lacks may hold anything.
+
+    Raises ConfigError for the first that is of another type.
+    """
+    for name, hint in typing.get_type_hints(kind).items():
+        is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+        kinds = typing.get_args(hint) if is_union else (hint,)
+        simple = [kind for kind in kinds if kind in WORDS]
+        if name in content and simple and not any(_is_a(content[name], kind) for kind in kinds):
+            raise ConfigError(f"field {name} is {content[name]!r}; {WORDS[simple[0]]} is expected")
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    """Whether a value is of a type; a truth value is no number here, and a whole number is a number."""
+    if kind in (int, float):
+        return isinstance(value, (int, kind)) and not isinstance(value, bool)
+    return isinstance(value, kind)
 
 
 class Reader:
@@ -127,8 +152,7 @@ class Reader:
                     return kind(text)
                 except ValueError:
                     pass
-        wanted = {str: "a text", Path: "a path", bool: "true or false", int: "a whole number", float: "a number"}[kind]
-        self.fail(node, f"field {name} is {_shown(node)}; {wanted} is expected.")
+        self.fail(node, f"field {name} is {_shown(node)}; {WORDS[kind]} is expected.")
 
 
 def _join(name: str, field: str) -> str:

@@ -61,6 +61,8 @@ class TextTokenizer:
                 continue
             try:
                 token, rank = line.split()
+                if not 0 <= int(rank) < 2**31:
+                    raise ValueError
                 ranks[base64.b64decode(token, validate=True)] = int(rank)
             except (ValueError, binascii.Error):
                 raise CheckpointError(f"{path}: line {number} is not a base64 token and its rank") from None

@@ -43,6 +43,24 @@ def write_official(folder: Path, model: KimiAudio) -> Path:
     return folder
 
 
+@pytest.mark.parametrize(
+    ("part", "damage", "named"),
+    [
+        ("vocoder", lambda state: state.pop("conv_pre.weight_g"), "conv_pre.weight_v and conv_pre.weight_g"),
+        ("vocoder", lambda state: state.update({"conv_pre.weight_g": torch.ones(3)}), "conv_pre.weight_v"),
+        ("vocoder", lambda state: state.update({"conv_pre.bias": torch.ones(16).int()}), "dtype torch.int32"),
+        ("audio_detokenizer", lambda state: state.update({key: state[key].long() for key in state}), "torch.int64"),
+    ],
+)
+def test_official_files_of_another_kind(part: str, damage, named: str, model: KimiAudio, tmp_path: Path) -> None:
+    path = write_official(tmp_path, model) / part / "model.pt"
+    content = torch.load(path)
+    damage(next(iter(content.values())))
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=named):
+        load_detokenizer(tmp_path, StreamConfig())
+
+
 def test_official_files_sound_the_same(model: KimiAudio, tmp_path: Path) -> None:
     loaded = load_detokenizer(write_official(tmp_path, model), model.detokenizer.config)
     assert torch.allclose(sound(loaded), sound(model.detokenizer), atol=1e-6)

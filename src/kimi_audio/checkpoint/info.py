@@ -84,7 +84,7 @@ def describe(name: str | Path | None = None) -> CheckpointInfo:
     folder = resolve(name)
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder}: not a model folder; config.json is missing.")
-    config = read_config(folder / "config.json", KimiAudioConfig.from_dict)
+    config = read_config(folder / "config.json", KimiAudioConfig)
     files = {"": TensorFiles(folder)}
     files |= {
         part: TensorFiles(folder / part) for part in (ACOUSTIC_FOLDER, SEMANTIC_FOLDER) if (folder / part).is_dir()

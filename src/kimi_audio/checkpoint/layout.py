@@ -10,10 +10,10 @@ weights themselves. Nothing in a folder is executed.
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ from kimi_audio.detokenizer.streaming import Detokenizer, StreamConfig
 from kimi_audio.errors import CheckpointError, ConfigError
 from kimi_audio.llm.config import KimiAudioConfig
 from kimi_audio.llm.model import AudioLLM
+from kimi_audio.settings import check_types
 from kimi_audio.text import TextTokenizer
 from kimi_audio.tokenizer.acoustic import AcousticEncoder
 from kimi_audio.tokenizer.semantic import SemanticTokenizer, SemanticTokenizerConfig
@@ -45,6 +46,16 @@ them (see `AcousticEncoder`). The second is ours."""
 QUANTISATION = "quantization_config"
 TRAINING_ONLY = ("ema_", "embed_positions2.")
 """Tensors of a semantic tokenizer that making codes does not need."""
+
+
+class Config(Protocol):
+    """What `config.json` becomes: a dataclass."""
+
+    @classmethod
+    def from_dict(cls, config: dict[str, Any]) -> Any: ...
+
+
+C = TypeVar("C", bound=Config)
 
 
 @dataclass
@@ -111,8 +122,15 @@ def load_parts(
 
 def _speech(generation: dict[str, Any], path: Path) -> StreamConfig:
     """How the model speaks by default."""
+    speech = generation.get("speech", {})
+    if not isinstance(speech, dict):
+        raise CheckpointError(f"{path}: speech is {speech!r}; a mapping of fields is expected.")
+    steps = speech.get("steps", 1)
+    if type(steps) is not int or not 1 <= steps <= 1000:
+        raise CheckpointError(f"{path}: speech: steps is {steps!r}; a whole number from 1 to 1000 is expected.")
     try:
-        return StreamConfig.from_dict(generation.get("speech", {}))
+        check_types(StreamConfig, speech)
+        return StreamConfig.from_dict(speech)
     except (TypeError, ConfigError) as error:
         raise CheckpointError(f"{path}: speech: {error}.") from error
 
@@ -121,8 +139,9 @@ def load_llm(
     folder: str | Path, *, dtype: str | torch.dtype = "float32", device: torch.device | str = "cpu"
 ) -> AudioLLM:
     """Load the audio LLM of a model folder; `dtype` as in `load_parts`."""
-    config = read_config(Path(folder) / "config.json", KimiAudioConfig.from_dict)
+    config = read_config(Path(folder) / "config.json", KimiAudioConfig)
     files = TensorFiles(folder)
+    _check_depth(files, config.num_hidden_layers + config.kimia_mimo_layers)
     if dtype == "auto":
         is_quantised = any(name.endswith(SCALE_SUFFIX) for name in files)
         dtype = "int8" if is_quantised and torch.device(device).type == "cpu" else "float32"
@@ -133,26 +152,36 @@ def load_whisper(
     folder: str | Path, *, dtype: str | torch.dtype = "float32", device: torch.device | str = "cpu"
 ) -> WhisperEncoder:
     """Load the encoder of any Hugging Face Whisper folder; keys `model.encoder.*` or `encoder.*`."""
-    config = read_config(Path(folder) / "config.json", WhisperEncoderConfig.from_dict)
-    return load_module(lambda: WhisperEncoder(config), TensorFiles(folder), _whisper_name, precision(dtype), device)
+    config = read_config(Path(folder) / "config.json", WhisperEncoderConfig)
+    files = TensorFiles(folder)
+    _check_depth(files, config.encoder_layers)
+    return load_module(lambda: WhisperEncoder(config), files, _whisper_name, precision(dtype), device)
 
 
 def load_semantic(folder: str | Path, *, device: torch.device | str = "cpu") -> SemanticTokenizer:
     """Load the semantic tokenizer. It always computes in float32: its codes are to be the same ones."""
-    config = read_config(Path(folder) / "config.json", SemanticTokenizerConfig.from_dict)
-    exact = Precision(torch.float32)
-    return load_module(lambda: SemanticTokenizer(config), TensorFiles(folder), _semantic_name, exact, device)
+    config = read_config(Path(folder) / "config.json", SemanticTokenizerConfig)
+    files = TensorFiles(folder)
+    _check_depth(files, config.quantize_position)
+    return load_module(lambda: SemanticTokenizer(config), files, _semantic_name, Precision(torch.float32), device)
 
 
-def read_config(path: Path, parse: Callable[[dict[str, Any]], Any]) -> Any:
-    """Parse a `config.json`. Raises CheckpointError naming the file and the field that is missing or wrong."""
+def read_config(path: Path, kind: type[C]) -> C:
+    """Read a `config.json`. Raises CheckpointError naming the file and the field that is missing or wrong."""
     content = read_json(path)
     try:
-        return parse(content)
+        check_types(kind, content)
+        return kind.from_dict(content)
     except KeyError as error:
         raise CheckpointError(f"{path}: field {error} is missing.") from error
-    except TypeError as error:
+    except (TypeError, ConfigError) as error:
         raise CheckpointError(f"{path}: {error}.") from error
+
+
+def _check_depth(files: TensorFiles, layers: int) -> None:
+    """Refuse a mistyped number of layers before they are built."""
+    if layers > len(files):
+        raise CheckpointError(f"{files.folder}: config.json asks for {layers} layers; there are {len(files)} tensors.")
 
 
 def _llm_name(name: str) -> str | None:

@@ -57,8 +57,7 @@ def load_module(
     Raises:
         CheckpointError: a tensor is missing, has no place, or has another shape or kind of dtype than the module's.
     """
-    with torch.device("meta"):
-        module = build()
+    module = build_empty(build, files.folder)
     stored = {ours: name for name in files if (ours := rename(name)) is not None}
     slots = tensor_slots(module)
     places = {name for names in slots for name in names}
@@ -95,10 +94,9 @@ def load_state(
     """Build a module and give it the tensors of a `.pt` file, by their names in the module.
 
     Raises:
-        CheckpointError: a tensor is missing, has no place, or has another shape than the module's.
+        CheckpointError: a tensor is missing, has no place, or has another shape or kind of dtype than the module's.
     """
-    with torch.device("meta"):
-        module = build()
+    module = build_empty(build, path)
     slots = tensor_slots(module)
     if extra := sorted(state.keys() - {name for names in slots for name in names}):
         raise CheckpointError(f"{path}: tensor {extra[0]} has no place in this model.")
@@ -111,6 +109,7 @@ def load_state(
                 f"{path}: tensor {names[0]} has shape {list(tensor.shape)}; the configuration asks for "
                 f"{list(slot.shape)}."
             )
+        _check_kind(path, names[0], tensor.dtype)
         place(module, names, tensor.to(device=device, dtype=dtype))
     return module.eval()
 
@@ -120,8 +119,22 @@ def _check(entry: Entry, name: str, slot: Tensor) -> None:
         raise CheckpointError(
             f"{entry.file}: tensor {name} has shape {list(entry.shape)}; config.json asks for {list(slot.shape)}."
         )
-    if not entry.dtype.is_floating_point:
-        raise CheckpointError(f"{entry.file}: tensor {name} has dtype {entry.dtype}; a floating point one is expected.")
+    _check_kind(entry.file, name, entry.dtype)
+
+
+def _check_kind(path: Path, name: str, dtype: torch.dtype) -> None:
+    if not dtype.is_floating_point:
+        raise CheckpointError(f"{path}: tensor {name} has dtype {dtype}; a floating point one is expected.")
+
+
+def build_empty(build: Callable[[], M], source: Path) -> M:
+    """A module without storage. Raises CheckpointError for sizes that are none."""
+    try:
+        with torch.device("meta"):
+            return build()
+    except (RuntimeError, TypeError, ValueError, ArithmeticError) as error:
+        reason = str(error).partition("\n")[0]
+        raise CheckpointError(f"{source}: a model of the configured sizes can't be built ({reason}).") from error
 
 
 def _read_quantised(files: TensorFiles, name: str, slot: Tensor, device: torch.device | str) -> Quantised | None:

@@ -64,6 +64,8 @@ class Quantised:
 
     def checked(self, name: str) -> "Quantised":
         """This, if its dtypes and shapes fit together; else CheckpointError."""
+        if self.values.ndim != 2:
+            raise CheckpointError(f"tensor {name}: shape {list(self.values.shape)}; a quantised weight is a matrix.")
         rows = self.values.shape[0]
         expected = (rows,) if self.bits == 8 else (rows, self.shape[1] // GROUP)
         if self.values.dtype not in (torch.int8, torch.uint8) or not self.scale.dtype.is_floating_point:

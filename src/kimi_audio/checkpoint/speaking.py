@@ -118,6 +118,8 @@ def _parsed(path: Path, parse: Callable[[dict[str, Any]], C], read: Callable[[Pa
         return parse(content)
     except KeyError as error:
         raise CheckpointError(f"{path}: field {error} is missing.") from error
+    except AttributeError as error:
+        raise CheckpointError(f"{path}: a value stands where a mapping of fields is expected.") from error
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: {error}.") from error
 

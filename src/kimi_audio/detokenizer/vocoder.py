@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kimi_audio.audio.vocoder_mel import vocoder_log_mel
+from kimi_audio.errors import CheckpointError
 
 TAPS = 12
 """Length of the anti-aliasing filters."""
@@ -283,12 +284,18 @@ def inverse_stft(x_BCT: Tensor, hop: int) -> Tensor:
 
 
 def folded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """An official generator state with weight norm multiplied out: `weight_g`, `weight_v` → `weight`."""
+    """An official generator state with weight norm multiplied out: `weight_g`, `weight_v` → `weight`.
+
+    Raises CheckpointError for a pair that is incomplete or of other shapes.
+    """
     plain = {name: tensor for name, tensor in state.items() if not name.endswith((".weight_g", ".weight_v"))}
     for name, direction in state.items():
         if name.endswith(".weight_v"):
-            norm = direction.flatten(1).norm(dim=1).view(-1, 1, 1)
-            plain[name.removesuffix("_v")] = direction * (state[name.removesuffix("_v") + "_g"] / norm)
+            weight, length = name.removesuffix("_v"), state.get(name.removesuffix("_v") + "_g")
+            if length is None or direction.ndim != 3 or length.shape != (len(direction), 1, 1):
+                raise CheckpointError(f"vocoder: {name} and {weight}_g are no weight-normed convolution.")
+            norm = direction.float().flatten(1).norm(dim=1).view(-1, 1, 1)
+            plain[weight] = direction * (length / norm)
     return plain
 
 

@@ -3,12 +3,17 @@
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from kimi_audio.errors import ConfigError
+
 
 @dataclass(frozen=True)
 class KimiAudioConfig:
     """Sizes, id space and branch layout. Field names are the official ones; `extra` keeps what we do not read.
 
     Ours alone is `kimia_mimo_output_first`: the first id that the audio head can write; all ids below it are text.
+
+    Raises:
+        ConfigError: for sizes that contradict each other.
     """
 
     vocab_size: int
@@ -34,12 +39,31 @@ class KimiAudioConfig:
     kimia_mimo_output_first: int = 0
     extra: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        def need(fits: bool, name: str, accepted: str) -> None:
+            if not fits:
+                raise ConfigError(f"{name} is {getattr(self, name)}; {accepted}")
+
+        heads, layers, branch = self.num_attention_heads, self.num_hidden_layers, self.kimia_mimo_layers
+        for name in ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"):
+            need(getattr(self, name) > 0, name, "at least 1 is needed")
+        need(self.hidden_size % (2 * heads) == 0, "hidden_size", f"an even number for each of {heads} heads is needed")
+        fits = self.num_key_value_heads > 0 and heads % self.num_key_value_heads == 0
+        need(fits, "num_key_value_heads", f"a divisor of the {heads} heads is needed")
+        need(self.kimia_adaptor_input_dim >= 0, "kimia_adaptor_input_dim", "0 or more is needed")
+        need(0 <= self.kimia_mimo_output_first <= self.vocab_size, "kimia_mimo_output_first", "it must be an id")
+        need(branch >= 0, "kimia_mimo_layers", "0 or more is needed")
+        fork = self.kimia_mimo_transformer_from_layer_index
+        fits = not branch or 0 <= fork < layers
+        need(fits, "kimia_mimo_transformer_from_layer_index", f"the layers are 0 to {layers - 1}")
+
     @classmethod
     def from_dict(cls, config: dict[str, Any]) -> "KimiAudioConfig":
         """Read a `config.json` dictionary.
 
         Raises:
             KeyError: with the name of a required field that is missing.
+            ConfigError: for sizes that contradict each other.
         """
         names = {f.name for f in fields(cls)} - {"extra"}
         known = {name: config[name] for name in names if name in config}

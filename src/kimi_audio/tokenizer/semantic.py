@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kimi_audio.audio.log_mel import HOP, whisper_log_mel
+from kimi_audio.errors import ConfigError
 from kimi_audio.tokenizer.acoustic import SEGMENT_SAMPLES, TOKEN_SAMPLES
 from kimi_audio.tokenizer.whisper import WhisperEncoderConfig, WhisperLayer
 
@@ -36,6 +37,17 @@ class SemanticTokenizerConfig(WhisperEncoderConfig):
     quantize_loss_scale: float = 10.0
     quantize_ema_decay: float = 0.99
     quantize_restart_interval: int = 100
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.pooling_position <= self.quantize_position:
+            raise ConfigError(f"pooling_position is {self.pooling_position}; 1 to {self.quantize_position} are possible")
+        for name in ("pooling_kernel_size", "quantize_vocab_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; at least 1 is needed")
+        block = self.quantize_causal_block_size
+        if block is not None and (block < 1 or block % self.pooling_kernel_size):
+            raise ConfigError(f"quantize_causal_block_size is {block}; a multiple of pooling_kernel_size is needed")
 
     @classmethod
     def from_dict(cls, config: dict[str, Any]) -> "SemanticTokenizerConfig":

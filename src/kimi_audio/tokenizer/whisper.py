@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kimi_audio.attention import attend
+from kimi_audio.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class WhisperEncoderConfig:
-    """The encoder's fields of a Whisper `config.json`."""
+    """The encoder's fields of a Whisper `config.json`. Raises ConfigError for sizes that contradict each other."""
 
     d_model: int
     encoder_layers: int
@@ -24,6 +25,15 @@ class WhisperEncoderConfig:
     encoder_ffn_dim: int
     num_mel_bins: int = 80
     max_source_positions: int = 1500
+
+    def __post_init__(self) -> None:
+        sizes = ("d_model", "encoder_layers", "encoder_attention_heads", "encoder_ffn_dim", "num_mel_bins",
+                 "max_source_positions")  # fmt: skip
+        for name in sizes:
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; at least 1 is needed")
+        if self.d_model % self.encoder_attention_heads:
+            raise ConfigError(f"d_model is {self.d_model}; a multiple of the {self.encoder_attention_heads} heads is needed")
 
     @classmethod
     def from_dict(cls, config: dict[str, Any]) -> "WhisperEncoderConfig":
