@@ -32,6 +32,7 @@ from kimi_audio.generation.speech_text import spoken_pieces
 from kimi_audio.generation.transcript import Transcript, TranscriptSegment, join_texts
 from kimi_audio.messages import Conversation, Message, messages_from
 from kimi_audio.prompt import Heard, OutputType, Prompt, build_prompt
+from kimi_audio.settings import check_types
 from kimi_audio.vocab import Vocabulary
 
 SAMPLE_RATE = 16_000
@@ -347,7 +348,11 @@ class KimiAudio:
 
 
 def _known_fields(cls: type[T], config: Mapping[str, Any]) -> T:
-    """An instance of the dataclass `cls` from those of its fields that `config` has."""
+    """An instance of the dataclass `cls` from those of its fields that ``generation_config.json`` has."""
+    try:
+        check_types(cls, config)
+    except ConfigError as error:
+        raise ConfigError(f"generation_config.json: {error}") from error
     return cls(**{f.name: config[f.name] for f in fields(cls) if f.name in config})  # type: ignore[arg-type]
 
 
