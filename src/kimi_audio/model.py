@@ -28,6 +28,7 @@ from kimi_audio.checkpoint.layout import ModelParts, load_parts, save_parts
 from kimi_audio.detokenizer.streaming import Detokenizer, Noise, StreamConfig
 from kimi_audio.errors import ConfigError
 from kimi_audio.generation import AnswerStream, Reply, SamplingParams, budget, collapse_loops, decode
+from kimi_audio.generation.decode import POSITIONS
 from kimi_audio.generation.speech_text import spoken_pieces
 from kimi_audio.generation.transcript import Transcript, TranscriptSegment, join_texts
 from kimi_audio.messages import Conversation, Message, messages_from
@@ -43,6 +44,9 @@ CODES_PER_TEXT_ID, SPARE_CODES = 8, 25
 
 CODES_A_PUSH = 25
 """Codes that are handed to the detokenizer at a time when all of them are there."""
+
+ANSWER_POSITIONS = 500
+"""What a long conversation leaves for an answer: 40 s of speech."""
 
 T = TypeVar("T")
 
@@ -146,6 +150,19 @@ class KimiAudio:
             training=self.habits.history_text_eos,
             learn_speech=self.habits.history_text_eos,
         )
+
+    def recent(
+        self, messages: Conversation, output_type: OutputType = "text", *, room: int = ANSWER_POSITIONS
+    ) -> list[Message]:
+        """The newest turns of a conversation that leave `room` positions for the answer, beginning with a user's.
+
+        The last message is always among them. Sounds are heard for this; what `listen` returns is heard already.
+        """
+        kept = messages_from(messages)
+        while len(kept) > 1 and len(self.prompt(kept, output_type)) + room > POSITIONS[output_type]:
+            following = (at for at in range(1, len(kept)) if kept[at].role == "user")
+            kept = kept[next(following, -1) :]
+        return kept
 
     def generate(
         self,

@@ -180,6 +180,22 @@ def test_a_reply_can_be_the_next_turn(model: KimiAudio) -> None:
     assert again.codes != reply.codes
 
 
+def test_a_long_conversation_keeps_its_newest_turns(model: KimiAudio) -> None:
+    """Bytes are the text's ids here, and turns end with one more: what is kept leaves room, and could not be longer."""
+    numbered = [f"{number:2} " + "x" * 197 for number in range(40)]
+    turns = [Message(("user", "assistant")[number % 2], "text", words) for number, words in enumerate(numbered)]
+    history = [*turns, Message("user", "text", "And now?")]
+    for output_type, positions in (("text", 7500), ("both", 1500)):
+        kept = model.recent(history, output_type)
+        assert kept == history[-len(kept) :] and kept[0].role == "user" and len(kept) > 1
+        assert len(model.prompt(kept, output_type)) <= positions - 500
+        if len(kept) < len(history):
+            assert len(model.prompt(history[-len(kept) - 2 :], output_type)) > positions - 500
+    assert len(model.recent(history, "both", room=100)) > len(model.recent(history, "both"))
+    assert model.recent([Message("user", "text", "x" * 2000)], "both") == [Message("user", "text", "x" * 2000)]
+    assert len(model.recent([*turns[:1], Message("assistant", "text", "x" * 2000)], "both")) == 1
+
+
 def test_given_words_are_what_is_said(model: KimiAudio) -> None:
     words = [*b"hello there"]
     prompt = model.prompt(QUESTION, "both")

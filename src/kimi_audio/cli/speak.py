@@ -1,10 +1,11 @@
 """`say`, `revoice` and `chat`: text to speech, speech to speech, and conversations in which both sides may speak."""
 
+import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from kimi_audio.cli import common, sound
+from kimi_audio.cli.listen import Recordings
 from kimi_audio.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -36,6 +38,18 @@ class Speaking:
     chunk: Annotated[
         int | None, typer.Option("--chunk", min=2, help="Codes of 80 ms that are made to sound at a time.")
     ] = None
+    first_chunk: Annotated[
+        int | None, typer.Option("--first-chunk", min=2, help="Codes of the first chunk: fewer are heard earlier.")
+    ] = None
+    look_ahead: Annotated[
+        int | None,
+        typer.Option("--look-ahead", min=0, help="Codes that a chunk sees of the next one; by itself, at most half."),
+    ] = None
+
+    @property
+    def aloud(self) -> bool:
+        """Whether the sound goes anywhere."""
+        return self.output is not None or self.play
 
     def manner(self, model: "KimiAudio") -> "StreamConfig | None":
         """The model's way to speak with what the options change of it; None for a model that can't."""
@@ -44,12 +58,16 @@ class Speaking:
         if model.detokenizer is None:
             return None
         config = model.detokenizer.config
-        if self.steps:
+        if self.steps is not None:
             config = replace(config, schedule=euler(self.steps))
-        if self.chunk:
-            config = replace(config, chunk_codes=self.chunk, first_chunk_codes=None,
-                             look_ahead_codes=min(config.look_ahead_codes, self.chunk // 2))  # fmt: skip
-        return config
+        chunk = self.chunk or config.chunk_codes
+        first = self.first_chunk or config.first_chunk_codes
+        look_ahead = self.look_ahead
+        if look_ahead is None:
+            is_cut_anew = self.chunk is not None or self.first_chunk is not None
+            longest = min(chunk, first or chunk) // 2 if is_cut_anew else config.look_ahead_codes
+            look_ahead = min(config.look_ahead_codes, longest)
+        return replace(config, chunk_codes=chunk, first_chunk_codes=first, look_ahead_codes=look_ahead)
 
 
 @common.command
@@ -76,15 +94,16 @@ def revoice(
     loading: common.Loading,
 ) -> None:
     """Say a recording again in the model's voice. Of the model, only the codes and what makes sound of them."""
-    output = _destination(speaking)
-    with _mouth(speaking) as mouth:
+    output, batch = _destination(speaking), Recordings()
+    with _mouth(speaking) as mouth, batch.item():
         speaker, source = loading.load(), sys.stdin.buffer.read() if recording == "-" else recording
         _utter(speaker.revoice(source, seed=speaking.seed, speech=speaking.manner(speaker)), speaker, mouth, output)
+    batch.end()
 
 
 def _destination(speaking: Speaking) -> Path | None:
     """The file to write. Raises ConfigError where sound would go nowhere."""
-    if speaking.output is None and not speaking.play:
+    if not speaking.aloud:
         raise ConfigError("where should the sound go? Give -o FILE.wav, --play or both")
     return speaking.output
 
@@ -97,9 +116,10 @@ def _utter(sounds: Iterator[Any], speaker: "KimiAudio", mouth: "Mouth", output: 
             first = first or time.perf_counter() - started
             mouth.write(samples, speaker.speech_rate)
     elapsed = time.perf_counter() - started
+    mouth.must_have_spoken()
     common.tell(
-        f"{mouth.seconds:.1f} s of speech in {elapsed:.1f} s ({elapsed / max(mouth.seconds, 1e-9):.2f} × real time), "
-        f"the first after {first or elapsed:.2f} s" + (f"; wrote {output}" if output else "")
+        f"{mouth.seconds:.1f} s of speech in {elapsed:.1f} s ({elapsed / mouth.seconds:.2f} × real time), "
+        f"the first after {first:.2f} s" + (f"; wrote {output}" if output else "")
     )
 
 
@@ -110,30 +130,42 @@ def chat(
     speaking: Speaking,
     loading: common.Loading,
 ) -> None:
-    """Answer a spoken question, in writing and aloud; without one, hold a conversation at the terminal.
+    """Answer a spoken question, in writing and, with -o or --play, aloud; without one, hold a conversation.
 
     In a conversation each line is typed text or the path of a sound; with a microphone (extra `live`) an empty line
     listens until you pause. With -o, the answers follow one another in the file. Ctrl-D ends it.
     """
+    if question is not None and not os.path.isfile(question):
+        raise DataError(f"{question}: no such file; a question is a sound file")
     with _mouth(speaking) as mouth:
-        if question is not None and not Path(question).is_file():
-            raise DataError(f"{question}: no such file; a question is a sound file")
-        partner = loading.load()
-        if not partner.speaks and (speaking.output or speaking.play):
+        partner = loading.load(speaks=speaking.aloud)
+        if speaking.aloud and not partner.speaks:
             raise ConfigError("this model can't speak; leave out -o and --play for its text")
-        if question is not None:
-            _answer(partner, [_message("audio", question)], mouth, speaking)
-            return
-        history: list[Message] = []
-        for turn in _turns():
-            with common.Batch().item():
-                reply = _answer(partner, [*history, turn], mouth, speaking)
-                history += [turn, reply.message]
+        _converse(partner, _turns() if question is None else [_message("audio", question)], mouth, speaking)
+
+
+def _converse(partner: "KimiAudio", turns: "Iterable[Message]", mouth: "Mouth", speaking: Speaking) -> None:
+    """Answer turn by turn. A mistake in one is told; the conversation goes on without it, and code 2 comes last."""
+    batch, history, has_forgotten = Recordings(), [], False
+    output_type = "both" if speaking.aloud else "text"
+    for turn in turns:
+        with batch.item():
+            if turn.type == "audio":
+                turn = replace(turn, content=partner.listen(turn.content))
+            messages = partner.recent([*history, turn], output_type)
+            if len(messages) <= len(history) and not has_forgotten:
+                common.tell("the conversation has become long; from now on its oldest turns are forgotten")
+                has_forgotten = True
+            history = [*messages, _answer(partner, messages, mouth, speaking).message]
+            mouth.wait()
+    if speaking.aloud and history:
+        mouth.must_have_spoken()
+    batch.end()
 
 
 def _answer(partner: "KimiAudio", messages: "list[Message]", mouth: "Mouth", speaking: Speaking) -> "Reply":
     """Print and say the answer as it is made."""
-    output_type = "both" if partner.speaks else "text"
+    output_type = "both" if speaking.aloud else "text"
     speech = speaking.manner(partner)
     with closing(partner.stream(messages, output_type, seed=speaking.seed, speech=speech)) as answer:
         for piece in answer:
@@ -154,12 +186,12 @@ def _turns() -> "Iterator[Message]":
     while True:
         if sys.stdin.isatty():
             print("> ", end="", flush=True)
-        line = sys.stdin.readline()
+        line = _as_text("standard input", sys.stdin.readline)
         if not line:
             return
         words = line.strip()
         if words:
-            yield _message("audio" if Path(words).is_file() else "text", words)
+            yield _message("audio" if os.path.isfile(words) else "text", words)
         elif listens:
             heard = sound.hear()
             if heard is None:
@@ -178,12 +210,25 @@ def _words(text: str | None, file: Path | None) -> str:
     if (text is None) == (file is None):
         raise ConfigError("give either the text to say, - for standard input, or --file")
     if file is not None:
-        try:
-            return file.read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            raise DataError(f"{file}: is not a text file in UTF-8") from None
+        return _as_text(str(file), lambda: file.read_text(encoding="utf-8"))
+    if text == "-":
+        return _as_text("standard input", sys.stdin.read)
     assert text is not None
-    return sys.stdin.read() if text == "-" else text
+    return _as_text("the text", lambda: text)
+
+
+def _as_text(name: str, read: Callable[[], str]) -> str:
+    """What is read; raises DataError when it is no text."""
+    try:
+        words = read()
+        words.encode()  # bytes of a terminal that are no text may be lone surrogates
+    except UnicodeError:
+        raise DataError(f"{name}: is not text in UTF-8") from None
+    return words
+
+
+class OutputError(Exception):
+    """Sound can't go where it should: unlike a mistake in one turn of a conversation, this ends the command."""
 
 
 class Mouth:
@@ -191,50 +236,95 @@ class Mouth:
 
     def __init__(self, output: Path | None, play: bool) -> None:
         self._output, self._play = output, play
-        self._sinks: sound.Sinks | None = None
-        self._rate, self._samples = 1, 0
+        self._file: sound.WavFile | None = None
+        self._loudspeaker: sound.Loudspeaker | None = None
+        self._opened = ExitStack()
+        self._rate, self._samples = 0, 0
 
     def write(self, samples: Any, rate: int) -> None:
-        if self._sinks is None:
-            output, self._rate = self._output, rate
-            self._sinks = sound.Sinks(
-                (lambda: sound.WavFile(output, rate)) if output else None,
-                (lambda: sound.Loudspeaker(rate)) if self._play else None,
-            )
-        self._sinks.write(samples)
+        with self._outcome():
+            if not self._rate:
+                self._open(rate)
+            if self._file is not None:
+                self._file.write(samples)
+            if self._loudspeaker is not None:
+                self._loudspeaker.write(samples)
         self._samples += len(samples)
 
+    def _open(self, rate: int) -> None:
+        if self._play:  # first: where it can't be opened, the file stays as it is
+            self._loudspeaker = sound.Loudspeaker(rate)
+            self._opened.callback(self._loudspeaker.close)
+        if self._output is not None:
+            self._file = sound.WavFile(self._output, rate)
+            self._opened.callback(self._file.close)
+        self._rate = rate
+
+    def wait(self) -> None:
+        """Return when everything has been heard."""
+        if self._loudspeaker is not None:
+            self._loudspeaker.wait()
+
+    def hush(self) -> None:
+        """Play no more."""
+        if self._loudspeaker is not None:
+            self._loudspeaker.hush()
+
     def close(self) -> None:
-        if self._sinks is not None:
-            self._sinks.close()
+        with self._outcome():
+            self._opened.close()
+
+    @contextmanager
+    def _outcome(self) -> Iterator[None]:
+        try:
+            yield
+        except ConfigError as error:
+            raise OutputError(str(error)) from error
+        except OSError as error:
+            raise OutputError(f"{error.filename or self._output}: {error.strerror or error}") from error
+
+    def must_have_spoken(self) -> None:
+        """Raises DataError when there was no sound."""
+        if not self._samples:
+            raise DataError("nothing was spoken" + (f"; {self._output} was not written" if self._output else ""))
 
     @property
     def seconds(self) -> float:
-        return self._samples / self._rate
+        """Sound so far."""
+        return self._samples / self._rate if self._rate else 0.0
 
 
 @contextmanager
 def _mouth(speaking: Speaking) -> Iterator[Mouth]:
-    """A mouth that is closed whatever happens; Ctrl-C and full disks leave what was said before them, and say so."""
+    """A mouth that is closed whatever happens; Ctrl-C and full disks leave what was said before them, and say so.
+
+    What can't be played or written is told here, before a model is loaded.
+    """
     output, is_new = speaking.output, False
+    if output is not None and output.suffix.lower() != ".wav":
+        raise ConfigError(f"{output}: sound is written as .wav; give the file that ending")
+    if speaking.play:
+        sound.require_loudspeaker()
     if output is not None:
-        if output.suffix.lower() != ".wav":
-            raise ConfigError(f"{output}: sound is written as .wav; give the file that ending")
         is_new = not output.exists()
-        with output.open("ab"):  # what can't be written is told before the model is loaded
+        with output.open("ab"):
             pass
     mouth = Mouth(output, speaking.play)
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with closing(mouth):
-            yield mouth
+            try:
+                yield mouth
+            except KeyboardInterrupt:
+                mouth.hush()
+                raise
     except KeyboardInterrupt:
-        kept = f"; {mouth.seconds:.1f} s of speech are in {output}" if output else ""
+        kept = f"; {mouth.seconds:.1f} s of speech are in {output}" if output and mouth.seconds else ""
         common.tell(f"interrupted{kept}")
         raise typer.Exit(common.INTERRUPTED) from None
-    except OSError as error:
-        kept = f"; {mouth.seconds:.1f} s of speech were written" if mouth.seconds else ""
-        raise DataError(f"{error.filename or output or 'output'}: {error.strerror or error}{kept}") from error
+    except OutputError as error:
+        kept = f"; {mouth.seconds:.1f} s of speech are in {output}" if output and mouth.seconds else ""
+        raise DataError(f"{error}{kept}") from error
     finally:
         signal.signal(signal.SIGINT, previous)
         if output is not None and is_new and not mouth.seconds:

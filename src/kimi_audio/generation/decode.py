@@ -25,8 +25,8 @@ from kimi_audio.llm.model import AudioLLM
 from kimi_audio.prompt import OutputType, Prompt
 from kimi_audio.vocab import AUDIO_DELAY, Vocabulary
 
-TEXT_POSITIONS = 7500
-SPEECH_POSITIONS = 1500
+POSITIONS: dict[OutputType, int] = {"text": 7500, "both": 1500}
+"""How long prompt and answer may be together."""
 MAX_LOOP_BREAKS = 4
 
 
@@ -68,7 +68,7 @@ def budget(prompt_length: int, output_type: OutputType, max_new_tokens: int = -1
     """
     if max_new_tokens > 0:
         return max_new_tokens
-    positions = TEXT_POSITIONS if output_type == "text" else SPEECH_POSITIONS
+    positions = POSITIONS[output_type]
     if prompt_length >= positions:
         raise DataError(
             f"the conversation takes {prompt_length} positions and leaves none of {positions} for the answer; "
