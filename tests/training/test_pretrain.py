@@ -1,4 +1,7 @@
-"""Each task on a document written out by hand: three segments, codes and text small enough to check by eye."""
+"""Each task on a document written out by hand: three segments, codes and text small enough to check by eye.
+
+A code is said as it is heard, plus 20.
+"""
 
 from itertools import islice
 
@@ -16,11 +19,11 @@ from kimi_audio.training.packing import PackedRow
 WIDTH = LLM.kimia_adaptor_input_dim
 FEATURES = [torch.full((1, n, WIDTH), float(n)) for n in (2, 1, 2)]
 SEGMENTS = [
-    Segment([10, 11], Heard([1, 2], FEATURES[0])),
-    Segment([20, 21, 22, 23, 24, 25, 26, 27, 28], Heard([3], FEATURES[1])),
-    Segment([30], Heard([4, 5], FEATURES[2])),
+    Segment([10, 11], Heard([1, 2], FEATURES[0]), said=[21, 22]),
+    Segment([20, 21, 22, 23, 24, 25, 26, 27, 28], Heard([3], FEATURES[1]), said=[23]),
+    Segment([30], Heard([4, 5], FEATURES[2]), said=[24, 25]),
 ]
-FOURTH = Segment([40], Heard([6, 7, 8], torch.full((1, 3, WIDTH), 9.0)))
+FOURTH = Segment([40], Heard([6, 7, 8], torch.full((1, 3, WIDTH), 9.0)), said=[26, 27, 28])
 
 
 def laid_out(prompt, vocab):
@@ -34,18 +37,18 @@ def laid_out(prompt, vocab):
 
 EXPECTED = {
     "text_only": ("_ _ _", "10* 11* .*", "000"),
-    "audio_only": ("< c1* c2* c3* c4* c5* >*", "_ _ _ _ _ _ _", "0000000"),
+    "audio_only": ("< c21* c22* c23* c24* c25* >*", "_ _ _ _ _ _ _", "0000000"),
     "audio_to_text": (
         "< c1 c2 > _ _ _ < c3 > _ _ _ _ _ _ _ _ _ _ < c4 c5 > _ _",
         "_ _ _ _ 10* 11* .* _ _ _ 20* 21* 22* 23* 24* 25* 26* 27* 28* .* _ _ _ _ 30* .*",
         "01100000100000000000011000",
     ),
     "text_to_audio": (
-        "_ _ _ < c1* c2* >* _ _ _ _ _ _ _ _ _ _ < c3* >* _ _ < c4* c5* >*",
+        "_ _ _ < c21* c22* >* _ _ _ _ _ _ _ _ _ _ < c23* >* _ _ < c24* c25* >*",
         "10 11 . _ _ _ _ 20 21 22 23 24 25 26 27 28 . _ _ _ 30 . _ _ _ _",
         "0" * 26,
     ),
-    "audio_to_semantic": ("< c1 c2 > < c3* >*", "_ _ _ _ _ _ _", "0110000"),
+    "audio_to_semantic": ("< c1 c2 > < c23* >*", "_ _ _ _ _ _ _", "0110000"),
     "audio_then_text": (
         "< c1 c2 > _ _ _ _ _ _ _ _ _ _",
         "_ _ _ _ 20* 21* 22* 23* 24* 25* 26* 27* 28* .*",
@@ -53,7 +56,7 @@ EXPECTED = {
     ),
     # the text of segment 2 outlasts its sound, that of segment 4 does not
     "audio_to_both": (
-        "< c1 c2 > _ _ _ _ _ _ c3* >* _ _ < c4 c5 > _ _ _ _ _ _ c6* c7* c8* >*",
+        "< c1 c2 > _ _ _ _ _ _ c23* >* _ _ < c4 c5 > _ _ _ _ _ _ c26* c27* c28* >*",
         "_ _ _ _ 20* 21* 22* 23* 24* 25* 26* 27* 28* .* _ _ _ _ 40* .* _ _ _ _ _ _ _ _",
         "0110000000000001100000000000",
     ),
@@ -115,5 +118,5 @@ def test_every_task_learns(name, vocab, llm):
 def test_labels_are_the_next_ids_of_their_own_stream(vocab):
     row = PackedRow.of([pretrain.audio_to_both([*SEGMENTS, FOURTH], vocab)])
     assert row.text_labels.tolist() == [20, 21, 22, 23, 24, 25, 26, 27, 28, vocab.text_eos, 40, vocab.text_eos]
-    codes = [vocab.token_offset + c for c in (3, 6, 7, 8)]
+    codes = [vocab.token_offset + c for c in (23, 26, 27, 28)]
     assert row.audio_labels.tolist() == [codes[0], vocab.media_end, *codes[1:], vocab.media_end]

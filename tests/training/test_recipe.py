@@ -168,6 +168,21 @@ def test_pretraining_from_recipe_to_model(folder):
     assert load_parts(folder / "runs/pre/model").llm.config.kimia_mimo_layers == 2
 
 
+@pytest.mark.parametrize("more", ["augment: {variants: 2, clean: false}", "augment: {}\ntrain_encoder: true"])
+def test_pretraining_hears_variants_and_says_the_clean_recording(folder, more):
+    (folder / "pretrain.yaml").write_text(
+        "objective: pretrain\nmodel: init\nrun: runs/pre\ncache: cache\ntexts: texts.txt\nrecordings: tones.jsonl\n"
+        f"capacity: 128\n{more}\ntrain: {{steps: 2, learning_rate: 0.005}}\n"
+    )
+    objective = read_recipe(folder / "pretrain.yaml").build()
+    clean = load_parts(folder / "init").semantic.encode([soundfile.read(folder / "7.wav", dtype="float32")[0]])[0]
+    document = objective.mixture.sources[1].documents[-1]
+    *_, last = document(np.random.default_rng(0))
+    assert last.said == clean.tolist()
+    assert not np.array_equal(last.heard.features, document(np.random.default_rng(1))[-1].heard.features)
+    assert run_recipe(folder / "pretrain.yaml").finished
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

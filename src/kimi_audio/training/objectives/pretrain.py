@@ -4,7 +4,7 @@
     LanguageObjective(llm, mixture, vocab)
 
 A document is cut into segments; of segment i there are its sound aᵢ (codes with continuous features, as a user's
-voice is heard), its codes dᵢ alone (as the model speaks) and its text tᵢ. Each task is a pure function of the segments:
+voice is heard), its codes dᵢ alone (as the model speaks: of the clean recording) and its text tᵢ. Each task is a pure function of the segments:
 
     task                    weight  document                loss on
     text_only               7       t₁                      t
@@ -35,10 +35,14 @@ from kimi_audio.vocab import AUDIO_DELAY, Vocabulary
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of one recording: what is heard, and its text ids. Text-only documents have no sound."""
+    """A stretch of one recording: its text ids, what is heard, and the codes that would be said.
+
+    Text-only documents have no sound.
+    """
 
     text_ids: Sequence[int]
     heard: Heard | None = None
+    said: Sequence[int] = ()
 
 
 Read = Callable[[np.random.Generator], Sequence[Segment]]
@@ -55,7 +59,7 @@ def text_only(segments: Sequence[Segment], vocab: Vocabulary) -> Prompt:
 def audio_only(segments: Sequence[Segment], vocab: Vocabulary) -> Prompt:
     """d₁ d₂ ...: codes of the whole recording as one piece."""
     prompt = Prompt()
-    _add_codes(prompt, list(chain.from_iterable(_heard(segment).codes for segment in segments)), vocab)
+    _add_codes(prompt, list(chain.from_iterable(segment.said for segment in segments)), vocab)
     return prompt
 
 
@@ -73,7 +77,7 @@ def text_to_audio(segments: Sequence[Segment], vocab: Vocabulary) -> Prompt:
     prompt = Prompt()
     for segment in segments:
         _add_text(prompt, segment.text_ids, vocab, loss=False)
-        _add_codes(prompt, _heard(segment).codes, vocab)
+        _add_codes(prompt, segment.said, vocab)
     return prompt
 
 
@@ -82,7 +86,7 @@ def audio_to_semantic(segments: Sequence[Segment], vocab: Vocabulary) -> Prompt:
     prompt = Prompt()
     for heard, continued in _pairs(segments):
         _add_sound(prompt, _heard(heard), vocab)
-        _add_codes(prompt, _heard(continued).codes, vocab)
+        _add_codes(prompt, continued.said, vocab)
     return prompt
 
 
@@ -201,7 +205,7 @@ def _add_codes(prompt: Prompt, codes: Sequence[int], vocab: Vocabulary) -> None:
 
 def _add_both(prompt: Prompt, segment: Segment, vocab: Vocabulary) -> None:
     """dᵢ/tᵢ: the shorter stream is filled up with blanks; blanks are not predicted, for generation forces them."""
-    spoken = [*_offset(_heard(segment).codes, vocab), vocab.media_end]
+    spoken = [*_offset(segment.said, vocab), vocab.media_end]
     written = [*segment.text_ids, vocab.text_eos]
     length = max(AUDIO_DELAY + len(spoken), len(written))
     after = length - AUDIO_DELAY - len(spoken)

@@ -73,6 +73,11 @@ class CachedEars:
     def said(self, audio: str) -> Heard:
         return self.answers.heard(audio)
 
+    def longest(self, audio: str) -> int:
+        """Positions that a recording fills, in the slowest of its variants or as it is said."""
+        heard = (self.cache.length(variant_key(audio, number)) for number in self.variants)
+        return max(self.answers.length(audio), *heard)
+
     def hear(self, audios: Sequence[str], variants: range = CLEAN) -> None:
         """Put these variants of recordings into the cache."""
         keys = [variant_key(audio, n) for audio in dict.fromkeys(audios) for n in variants]
@@ -135,6 +140,9 @@ class LiveEars(CachedEars):
         clean, samples = load_audio(audio), self._samples(key)
         samples = np.pad(samples[: len(clean)], (0, max(0, len(clean) - len(samples))))
         return Heard(self.cache.heard(audio).codes, torch.from_numpy(samples))
+
+    def longest(self, audio: str) -> int:
+        return self.cache.length(audio)
 
     def hear(self, audios: Sequence[str], variants: range = CLEAN) -> None:
         super().hear(audios)

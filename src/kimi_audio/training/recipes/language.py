@@ -168,12 +168,17 @@ class PretrainRecipe(LanguageRecipe):
         ears = self.ears(parts)
         read = Reader(vocab, encode, ears, ears.variants)
         rows = read_recordings(self.recordings, needs=["text"])
-        ears.hear([row["audio"] for row in rows], ears.variants)
-        lengths = [ears.cache.length(row["audio"]) + len(encode(row["text"])) + FRAME for row in rows]
+        audios = [row["audio"] for row in rows]
+        ears.hear(audios, ears.variants)
+        ears.learn_to_say(audios)
+        lengths = [ears.longest(row["audio"]) + len(encode(row["text"])) + FRAME for row in rows]
         groups = group_segments(rows, lengths, self.capacity)
 
         def spoken(group: list[dict[str, Any]], rng: np.random.Generator) -> list[Segment]:
-            return [Segment(encode(row["text"]), read.listen(row["audio"], rng)) for row in group]
+            return [
+                Segment(encode(row["text"]), read.listen(row["audio"], rng), ears.said(row["audio"]).codes)
+                for row in group
+            ]
 
         def written(line: str, rng: np.random.Generator) -> list[Segment]:
             return [Segment(encode(line))]
