@@ -1,7 +1,9 @@
 """Judges: how replies are read, what is kept, a language model in a folder, and the agreement with known verdicts."""
 
 import json
+import math
 from collections import Counter
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kimi_audio.errors import CheckpointError, ConfigError, DataError
-from kimi_audio.evaluation.judge_check import Agreement, Checked, judge_check
+from kimi_audio.evaluation.judge_check import Agreement, Checked, judge_check, rating_check
 from kimi_audio.evaluation.judges import LanguageModelJudge, LocalJudge, make_judge, read_score, read_yes_no
 from kimi_audio.evaluation.samples import Sample
 from kimi_audio.evaluation.scoring import Verdict
@@ -227,6 +229,60 @@ def test_a_judge_that_looks_for_words_agrees_a_little() -> None:
     agreement = judge_check(SameWords())
     assert 0.5 < agreement.accuracy < 0.9 and 0.1 < agreement.kappa < 0.8
     assert {"hedged", "negated", "synonym"} <= {row.kind for row in agreement.disagreements}
+
+
+RATED = [json.loads(line) for line in
+         (files("kimi_audio.evaluation") / "judge_check_1_5.jsonl").read_text().splitlines()]  # fmt: skip
+
+
+class Rating(LanguageModelJudge):
+    """Rates the answers of the set as `rule` makes of people's scores."""
+
+    def __init__(self, rule: Callable[[int], str]) -> None:
+        super().__init__("rating", None)
+        self._rule = rule
+
+    def reply(self, prompt: str) -> str:
+        (row,) = [row for row in RATED if f"<answer>{row['answer']}<" in prompt]
+        return self._rule(row["score"])
+
+
+def test_all_scores_are_in_the_set_for_ratings_and_each_answer_is_there_once() -> None:
+    assert set(Counter(row["score"] for row in RATED)) == {1, 2, 3, 4, 5}
+    assert len({row["answer"] for row in RATED}) == len(RATED) >= 15
+
+
+@pytest.mark.parametrize(
+    ("rule", "correlation", "bias"),
+    [(str, 1.0, 0.0), (lambda score: str(6 - score), -1.0, None), (lambda score: str(min(5, score + 1)), 0.97, 0.7)],
+)
+def test_ratings_are_compared_in_their_order(rule: Callable, correlation: float, bias: float | None) -> None:
+    ratings = rating_check(Rating(rule))
+    assert ratings.correlation == pytest.approx(correlation, abs=0.05)
+    assert bias is None or ratings.bias == pytest.approx(bias, abs=0.05)
+    assert f"rank correlation {ratings.correlation:.2f}" in str(ratings)
+
+
+def test_a_missing_rating_is_counted_and_one_far_off_is_told() -> None:
+    silent = rating_check(Rating(lambda score: "well" if score == 4 else "5"))
+    assert len(silent.given) == len(RATED) - 2 and math.isnan(silent.correlation)
+    printed = " ".join(str(silent).split())
+    assert "2 without a rating" in printed and "hammer" in printed and "Give yourself time" not in printed
+
+
+def test_an_unreadable_reply_is_not_kept(tmp_path: Path) -> None:
+    replies = ["Hm.", "yes"]
+
+    class Hesitant(SameWords):
+        def reply(self, prompt: str) -> str:
+            return replies.pop(0)
+
+    judge = Hesitant(tmp_path / "replies.jsonl")
+    with pytest.raises(DataError, match="neither yes nor no"):
+        judge.verdict("yes-no", SAMPLE, "Paris")
+    assert judge.verdict("yes-no", SAMPLE, "Paris").score == judge.verdict("yes-no", SAMPLE, "Paris").score == 1
+    assert (judge.asked, judge.remembered) == (2, 1)
+    assert [json.loads(line)["reply"] for line in (tmp_path / "replies.jsonl").read_text().splitlines()] == ["yes"]
 
 
 def test_a_missing_verdict_is_counted_and_told() -> None:

@@ -1,17 +1,21 @@
 """`kimi-audio eval` from the command line to the page: a model of random weights on a handful of recordings."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from evaluation.endpoint_server import Server, says
 from tiny_model import tiny_model
 from typer.testing import CliRunner, Result
 
 from kimi_audio.cli import app
-from kimi_audio.evaluation.rating import conversation_prompts
-from kimi_audio.evaluation.store import read_results
+from kimi_audio.evaluation import store as results_store
+from kimi_audio.evaluation.rating import FORMAT, Answer, conversation_prompts, rateable_answers
+from kimi_audio.evaluation.samples import ItemScore
+from kimi_audio.evaluation.store import Item, read_results
 
 SPEECH = Path(__file__).parents[2] / "examples" / "kathleen.flac"
 DRAWN = {"audio_temperature": 1.0, "audio_top_k": 12, "max_new_tokens": 40}
@@ -98,11 +102,87 @@ def test_the_list_says_what_there_is() -> None:
         assert f"\n{name} " in f"\n{listed.stdout}"
 
 
-def test_a_conversation_is_asked_rated_and_read(place: Path, tmp_path: Path) -> None:
-    prompts = conversation_prompts()
-    for row in prompts[:2]:
-        soundfile.write(tmp_path / f"{row['id']}.wav", np.zeros(8000), 16000)
-    done = CliRunner().invoke(app, ["eval", "prepare", "conversation", str(tmp_path), str(tmp_path / "data")])
-    assert done.exit_code == 0 and "conversation: 2 items, 23 could not be used" in done.stderr
-    nothing = CliRunner().invoke(app, ["eval", "rate", str(tmp_path)])
+def command(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["eval", *map(str, arguments)])
+
+
+def test_a_conversation_is_asked_rated_and_read(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    nothing = command("rate", "results")
     assert nothing.exit_code == 2 and "no spoken answers to rate" in nothing.stderr
+
+    Path("recorded").mkdir()
+    soundfile.write(f"recorded/{conversation_prompts()[5]['id']}.wav", np.zeros(8000), 16000)
+    done = command("prepare", "conversation", "recorded", "data")
+    assert done.exit_code == 0 and "conversation: 1 items, 24 could not be used" in done.stderr
+
+    class Deaf:
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+        def transcribe(self, *_: object) -> str:
+            return ""
+
+    monkeypatch.setattr("kimi_audio.evaluation.speech_metrics.FasterWhisper", Deaf)
+    asked = command("conversation", "-m", place / "model", "--data", "data", "-o", "results", "--recogniser", tmp_path)
+    assert asked.exit_code == 0 and "1 items" in asked.stdout
+
+    monkeypatch.chdir(place)
+    written = command("rate", tmp_path / "results", "--data", tmp_path / "data", "-o", tmp_path / "rating.html")
+    assert written.exit_code == 0, written.output
+    (items,) = re.findall(r'id="items">(.*?)</script>', (tmp_path / "rating.html").read_text(), re.DOTALL)
+    (item,) = json.loads(items)
+    (answer,) = item["answers"]
+    assert item["dimension"] == "accent" and item["audio"] and answer["audio"]
+
+    rating = {"item": item["id"], "model": answer["model"], "dimension": item["dimension"], "rating": 4}
+    saved = {"format": FORMAT, "page": "p", "rater": "a", "ratings": [rating]}
+    (tmp_path / "ratings.json").write_text(json.dumps(saved))
+    read = command("ratings", tmp_path / "ratings.json")
+    assert read.exit_code == 0 and read.stdout.startswith("accent ")
+    assert "4.00 (4.00–4.00), 1 ratings of 1 questions" in read.stdout
+
+
+def test_an_answer_to_a_question_without_a_sound_can_be_rated(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").touch()
+    result = scored_result("conversation")
+    item = Item(ItemScore("speed-1", 1.0), "Monday.", (), None, str(tmp_path / "a.wav"))
+    (rateable,) = rateable_answers([(result, [item])])
+    assert rateable.audio is None and list(rateable.answers.values()) == [Answer("Monday.", tmp_path / "a.wav")]
+
+
+def scored_result(benchmark: str) -> results_store.Result:
+    return results_store.Result(benchmark, "B", "speech", "%", False, "m", "f", 1, 1, 1, 1, 0, [], {}, 0, {}, {}, 0, 0)
+
+
+def test_a_judge_is_checked_and_what_it_cost_is_told(server: Server) -> None:
+    server.answers = [says("yes")]
+    done = command("judge-check", "--judge", f"openai:a-model@{server.url}", "--prices", "2,10")
+    assert done.exit_code == 0, done.output
+    assert "42 answers: 50% judged right" in done.stdout and "16 answers rated 1-5: rank correlation nan" in done.stdout
+    asked = len(server.asked)
+    assert f"a-model: {asked} requests, 0 answers kept from before, {100 * asked} tokens read" in done.stderr
+    assert f"cost {asked * 4e-4:.4f}" in done.stderr
+    wrong = command("judge-check", "--judge", f"openai:a-model@{server.url}", "--prices", "cheap")
+    assert wrong.exit_code == 2 and "--prices cheap: two numbers are expected" in wrong.stderr
+
+
+def test_what_an_evaluation_asked_of_endpoints_is_told(place: Path, tmp_path: Path, server: Server) -> None:
+    server.answers = [says("A cat."), says("4")]
+    model = judge = f"openai:a-model@{server.url}"
+    for kept in (0, 2):
+        done = evaluate(place, "judged", tmp_path, "--judge", judge, "--timeout", "9", model=model)
+        assert done.exit_code == 0, done.output
+        # One line for the model, one for the judge; both answer two samples, or know the answers.
+        spent = f"a-model: {2 - kept} requests, {kept} answers kept from before, {200 - 100 * kept} tokens read"
+        assert done.stderr.count(spent) == 2
+    [(result, _)] = read_results(tmp_path)
+    assert result.recipe["judged_by"] == f"a-model@{server.url}" and len(result.recipe["judge_prompt"]) == 12
+    assert result.recipe["adapter"] == {"instruction": "What?", "temperature": 0, "seed": 0}
+
+
+def test_downloads_are_listed() -> None:
+    listed = command("prepare", "--list")
+    assert listed.exit_code == 0 and "librispeech      https://www.openslr.org/12" in listed.stdout
+    assert "LibriSpeech/test-clean/SPEAKER" in listed.stdout

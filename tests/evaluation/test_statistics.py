@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kimi_audio.evaluation.samples import ItemScore
-from kimi_audio.evaluation.statistics import compare, figure, interval
+from kimi_audio.evaluation.statistics import compare, figure, interval, rank_correlation
 
 ITEMS = st.lists(st.tuples(st.integers(0, 5), st.integers(1, 9)), min_size=1, max_size=40)
 
@@ -73,3 +73,12 @@ def test_only_common_items_are_compared() -> None:
     nothing = compare(first, [ItemScore("c", 1)])
     assert nothing.items == 0 and math.isnan(nothing.value)
     assert math.isnan(figure([])) and math.isnan(interval([])[0])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "correlation"),
+    [([1, 2, 3], [10, 20, 99], 1), ([1, 2, 3], [9, 5, 1], -1), ([1, 1, 2], [1, 2, 3], 3**0.5 / 2),
+     ([1, 1], [1, 2], math.nan), ([1], [1], math.nan), ([], [], math.nan)],
+)  # fmt: skip
+def test_orders_are_compared(first, second, correlation) -> None:
+    assert rank_correlation(first, second) == pytest.approx(correlation, nan_ok=True)

@@ -176,13 +176,13 @@ def prepare(
 @common.command
 def judge_check(judge: Judge = None, timeout: Timeout = None, prices: Prices = None) -> None:
     """Put small labelled sets to a judge and say how often it agrees."""
-    from kimi_audio.evaluation.judge_check import judge_check as check
+    from kimi_audio.evaluation import judge_check as check
     from kimi_audio.evaluation.judges import EndpointJudge, make_judge
 
     if judge is None:
         raise ConfigError("--judge is missing: openai:MODEL@URL or local:FOLDER")
     checked = make_judge(judge, timeout=timeout, prices=_prices(prices))
-    print(check(checked))
+    print(check.judge_check(checked), check.rating_check(checked), sep="\n\n")
     if isinstance(checked, EndpointJudge):
         common.tell(checked.client.spending(checked.remembered))
 

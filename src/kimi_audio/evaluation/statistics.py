@@ -71,6 +71,19 @@ def compare(first: Sequence[ItemScore], second: Sequence[ItemScore], seed: int =
     return Difference(value, low, high, float(p), len(pairs))
 
 
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
+    """Spearman's: 1 where both put things into the same order, -1 into the opposite one; NaN where one has no order."""
+    ranks = [_ranks(values) for values in (first, second)]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.corrcoef(ranks)[0, 1]) if len(first) > 1 else float("nan")
+
+
+def _ranks(values: Sequence[float]) -> np.ndarray:
+    """Places from the smallest on; equal values share the mean of theirs."""
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[which]
+
+
 def _resampled(table: np.ndarray, seed: int) -> np.ndarray:
     """Sums over items, drawn with replacement as many as there are: (RESAMPLES, ...)."""
     rng = np.random.default_rng((seed, 0))
