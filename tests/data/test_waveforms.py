@@ -31,10 +31,38 @@ def test_recordings_come_back_in_order_and_are_stored_once(manifests, tmp_path):
         np.testing.assert_allclose(store.samples(number), samples, atol=1e-4)
 
 
-def test_building_goes_on_where_it_stopped(manifests, tmp_path):
+@pytest.mark.parametrize("cut", [0, 1, 20])
+def test_building_goes_on_after_a_kill_at_any_byte(manifests, tmp_path, cut):
     whole = WaveformStore.build(manifests, tmp_path / "store")
     index = tmp_path / "store" / "index.jsonl"
-    index.write_text("".join(line + "\n" for line in index.read_text().splitlines()[:2]))
+    lines = index.read_text().splitlines(keepends=True)
+    index.write_text("".join(lines[:3]) + lines[3][:cut])
     again = WaveformStore.build(manifests, tmp_path / "store")
     assert again.rows == whole.rows
+    assert index.read_text() == "".join(lines)
     assert all(np.array_equal(again.samples(number), whole.samples(number)) for number in range(len(whole)))
+
+
+def test_rows_whose_samples_were_lost_are_decoded_again(manifests, tmp_path):
+    whole = WaveformStore.build(manifests, tmp_path / "store")
+    wanted = [whole.samples(number).copy() for number in range(len(whole))]
+    with (tmp_path / "store" / "samples.i16").open("r+b") as file:
+        file.truncate(2 * 2 * 1600 + 7)
+    again = WaveformStore.build(manifests, tmp_path / "store")
+    assert all(np.array_equal(again.samples(number), wanted[number]) for number in range(4))
+
+
+def test_a_manifest_made_anew_under_its_old_name_is_followed(manifests, tmp_path):
+    WaveformStore.build(manifests[:1], tmp_path / "store")
+    soundfile.write(tmp_path / "a.wav", np.full(3200, 0.25), 16_000)
+    rows = [("c", 0.1, "c"), ("b", 0.1, "another text"), ("a", 0.2, "a")]
+    lines = [json.dumps({"audio": f"{name}.wav", "duration": seconds, "text": text}) for name, seconds, text in rows]
+    manifests[0].write_text("\n".join(lines))
+    for _ in range(2):
+        store = WaveformStore.build(manifests[:1], tmp_path / "store")
+        assert [(row["text"], row["length"]) for row in store.rows] == [("c", 1600), ("another text", 1600), ("a", 3200)]
+        np.testing.assert_allclose(store.samples(2), 0.25, atol=1e-4)
+        for number in (0, 1):
+            samples, _ = soundfile.read(store.rows[number]["audio"], dtype="float32")
+            np.testing.assert_allclose(store.samples(number), samples, atol=1e-4)
+        assert (tmp_path / "store" / "samples.i16").stat().st_size == 2 * (2 * 1600 + 1600 + 3200)
