@@ -4,6 +4,7 @@ import base64
 import io
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,24 @@ def test_what_is_in_no_figure_is_neither_right_nor_wrong(results: Path, tmp_path
         ("invented", False, "2 of 0 wrong"),
         ("fine", True, "0 of 4 wrong"),
     ]
+
+
+def test_times_are_those_of_what_was_done(results: Path) -> None:
+    """Reading aloud is measured apart, and answers that two benchmarks share are counted once."""
+    result, items = next(pair for pair in read_results(results) if pair[0].model == "tiny")
+    read = replace(result, benchmark="read", title="Read", recipe={"reads_aloud": True}, unanswered=4)
+    again = replace(read, benchmark="again", title="Again")
+    data = page_data(by_benchmark([(result, items), (read, items), (again, items)]), PageSounds())
+    answered = sum(item.error is None for item in items)
+    counts = {(plot["measure"], plot["benchmark"]): plot["models"][0]["items"] for plot in data["speed"]}
+    assert counts == {
+        ("Real-time factor", "All benchmarks"): answered,
+        ("Real-time factor", result.title): answered,
+        ("Time against a person’s reading", "All benchmarks"): answered,
+        ("Time against a person’s reading", "Read"): answered,
+        ("Time against a person’s reading", "Again"): answered,
+    }
+    assert sorted(each["cells"][0]["unanswered"] for each in data["benchmarks"]) == [0, 4, 4]
 
 
 def test_no_results_are_a_page_too(tmp_path: Path) -> None:

@@ -90,6 +90,21 @@ def test_the_best_is_marked_only_if_the_paired_test_tells_it_from_the_second() -
     assert best_of([scored("a", high)]) is None
 
 
+def test_pairs_that_were_not_asked_the_same_are_footnotes() -> None:
+    recipes = {
+        "a": {"limit": 60, "normaliser": "none", "adapter": {"beam_size": 1}},
+        "b": {"limit": None, "normaliser": "none", "adapter": {}},
+        "c": {"normaliser": "none"},  # of before there was a limit in recipes
+    }
+    results = [(replace(result, recipe=recipes[result.model]), items)
+               for result, items in (scored(model, [1.0, 0.0]) for model in recipes)]  # fmt: skip
+    table, note = compared(by_benchmark(results)).split("\n\n")
+    assert ["<sup>1</sup>" in line for line in table.splitlines()[2:]] == [True, False, False]
+    assert note == "1. not the same limit"
+    pairs = page_data(by_benchmark(results), PageSounds())["benchmarks"][0]["pairs"]
+    assert [pair["unlike"] for pair in pairs if pair["first"] < pair["second"]] == ["limit", "", ""]
+
+
 def test_models_of_one_name_are_told_apart_by_their_weights() -> None:
     results = [scored("a", [1.0], fingerprint="x"), scored("a", [1.0], fingerprint="y"), scored("b", [1.0])]
     assert list(model_names(by_benchmark(results)).values()) == ["a (x)", "a (y)", "b"]

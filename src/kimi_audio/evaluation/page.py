@@ -82,6 +82,7 @@ def _benchmark(group: tables.Group, numbers: dict[tuple[str, str], int], sounds:
         "cells": cells,
         "pairs": [
             _pair(numbers[tables.key(a)], numbers[tables.key(b)], difference, a.unit)
+            | {"unlike": tables.unlike_recipes(a, b)}
             for one, other, d in group.differences
             for a, b, difference in ((one, other, d), (other, one, Difference(-d.value, -d.high, -d.low, d.p, d.items)))
         ],
@@ -109,10 +110,11 @@ def _cell(result: Result, items: Sequence[Item], sounds: PageSounds) -> dict[str
         "figure": tables.shown(result.value, result.unit),
         "interval": tables.shown_interval(result),
         "value": result.value, "low": result.low, "high": result.high,
-        "items": result.items, "failed": result.failed, "faults": result.faults,
+        "items": result.items, "failed": result.failed, "unanswered": result.unanswered,
+        "faults": result.faults,
         "recipe": {
             "model": result.model, "fingerprint": result.fingerprint, **result.recipe, "seed": result.seed,
-            "versions": result.versions, "machine": result.machine,
+            "versions": result.versions, "scored with": result.scored_with, "machine": result.machine,
             "seconds of work": round(result.took, 1), "seconds of sound": round(result.seconds, 1),
         },
         "confusion": _confusion(items) if result.kind == "classification" else None,
@@ -184,10 +186,11 @@ def _confusion(items: Sequence[Item]) -> dict[str, Any] | None:
 
 def _speed(title: str, results: Sequence[tables.Scored], numbers: dict[tuple[str, str], int]) -> list[dict[str, Any]]:
     """Histograms over a logarithmic axis, one per measure that there is, of the answers that did not fail."""
-    answered = [(numbers[tables.key(result)], item) for result, items in results for item in items if not item.error]
+    heard, read = _answered(results, numbers, False), _answered(results, numbers, True)
     measures = {
-        "Real-time factor": [(model, item.took / item.seconds) for model, item in answered if item.seconds > 0],
-        "Seconds to first sound": [(model, item.first_sound) for model, item in answered if item.first_sound],
+        "Real-time factor": [(model, item.took / item.seconds) for model, item in heard if item.seconds > 0],
+        "Time against a person’s reading": [(model, item.took / item.seconds) for model, item in read if item.seconds],
+        "Seconds to first sound": [(model, item.first_sound) for model, item in heard + read if item.first_sound],
     }
     plots = []
     for measure, pairs in measures.items():
@@ -205,6 +208,20 @@ def _speed(title: str, results: Sequence[tables.Scored], numbers: dict[tuple[str
                            "slow": float(slow)})  # fmt: skip
         plots.append({"measure": measure, "benchmark": title, "low": low, "high": high, "models": models})
     return plots
+
+
+def _answered(
+    results: Sequence[tables.Scored], numbers: dict[tuple[str, str], int], reads_aloud: bool
+) -> list[tuple[int, Item]]:
+    """Models and their answers where texts are read aloud, or where they aren't; answers that benchmarks share once."""
+    answers = {
+        (numbers[tables.key(result)], item.score.id, item.text, item.took): item
+        for result, items in results
+        if bool(result.recipe.get("reads_aloud")) == reads_aloud
+        for item in items
+        if not item.error
+    }
+    return [(model, item) for (model, *_), item in answers.items()]
 
 
 def _asset(name: str) -> str:

@@ -82,22 +82,34 @@ def markdown(groups: Sequence[Group]) -> str:
     legend = (
         f"↓ lower is better, ↑ higher is better; bold: better than the second best (paired test, p < {SIGNIFICANT})."
     )
-    footnotes = [f"{number}. {note}" for number, note in enumerate(notes, start=1)]
-    return "\n\n".join([_table(rows), legend, *(["\n".join(footnotes)] if footnotes else [])])
+    return "\n\n".join([_table(rows), legend, *_footnotes(notes)])
 
 
 def compared(groups: Sequence[Group]) -> str:
-    """The paired differences, first model minus second, on the items that both answered."""
+    """The paired differences, first model minus second, on the items that both answered; footnotes: unlike recipes."""
     names = {model: _text(name) for model, name in model_names(groups).items()}
     rows = [["benchmark", "first", "second", "difference (95 %)", "p", "items"],
             ["---", "---", "---", "--:", "--:", "--:"]]  # fmt: skip
+    notes: list[str] = []
     for group in groups:
         for first, second, difference in group.differences:
-            p = shown_p(difference.p)
-            rows.append([f"{_text(first.title)} {arrow(first)}", names[key(first)], names[key(second)],
-                         shown_difference(difference, first.unit),
+            p, value = shown_p(difference.p), shown_difference(difference, first.unit)
+            if unlike := unlike_recipes(first, second):
+                notes.append(f"not the same {_text(unlike)}")
+                value += f" <sup>{len(notes)}</sup>"
+            rows.append([f"{_text(first.title)} {arrow(first)}", names[key(first)], names[key(second)], value,
                          f"**{p}**" if difference.p < SIGNIFICANT else p, str(difference.items)])  # fmt: skip
-    return _table(rows)
+    return "\n\n".join([_table(rows), *_footnotes(notes)])
+
+
+def unlike_recipes(first: Result, second: Result) -> str:
+    """In what two results of one benchmark were asked or scored otherwise: `limit, normaliser`; "" if in nothing known.
+
+    What a model's adapter adds is the model's own, and not compared.
+    """
+    known = first.recipe.keys() & second.recipe.keys() - {"adapter"}
+    unlike = [name for name in known if first.recipe[name] != second.recipe[name]]
+    return ", ".join(sorted(unlike + (["seed"] if first.seed != second.seed else [])))
 
 
 def key(result: Result) -> tuple[str, str]:
@@ -157,6 +169,11 @@ def _note(result: Result, items: Sequence[Item]) -> str:
     notes += [f"{result.unanswered} samples were not asked yet and are in no figure"] if result.unanswered else []
     notes += [f"rows of the manifest that could not be used: {len(result.faults)}"] if result.faults else []
     return "; ".join(notes)
+
+
+def _footnotes(notes: Sequence[str]) -> list[str]:
+    """A paragraph of numbered notes, if there are any."""
+    return ["\n".join(f"{number}. {note}" for number, note in enumerate(notes, start=1))] if notes else []
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

@@ -70,6 +70,7 @@ function figure(cell, row, model, low, high) {
       cell.value === null ? null : whisker(cell, low, high)),
     h("div", { class: "troubles" },
       cell.failed ? h("button", { class: "failed", onclick: () => browse(row, model, "failed") }, `⚠ ${cell.failed} of ${cell.items} failed`) : null,
+      cell.unanswered ? h("span", { class: "failed" }, `⚠ ${cell.unanswered} not asked yet`) : null,
       cell.faults.length ? h("button", { class: "failed", onclick: () => showRecipe(row, model) }, `⚠ ${several(cell.faults.length, "row")} unusable`) : null),
   ];
 }
@@ -108,7 +109,7 @@ function showPairs() {
     return h("tr", {},
       h("th", { scope: "row" }, benchmark.title, h("small", {}, `${benchmark.arrow} ${pair.items} items`)),
       h("td", {}, benchmark.cells[a].figure), h("td", {}, benchmark.cells[b].figure),
-      h("td", {}, pair.text, whisker(pair, -reach, reach, 0)),
+      h("td", {}, pair.text, whisker(pair, -reach, reach, 0), pair.unlike ? h("small", {}, `⚠ not the same ${pair.unlike.replaceAll("_", " ")}`) : null),
       h("td", {}, pair.p),
       h("td", {}, winner === null ? h("span", { class: "quiet" }, "no difference shown") : h("span", { class: "best-mark" }, `${data.models[winner].name} better`)));
   }).filter(Boolean);
@@ -273,7 +274,7 @@ function showSpeed() {
   const inside = (ticks) => ticks.filter((tick) => at(tick) > 1 && at(tick) < 99);
   const whole = inside(decades), ticks = whole.length > 2 ? whole : inside(decades.flatMap((tick) => [tick, 2 * tick, 5 * tick]));
   const line = (x, kind) => h("line", { x1: x, x2: x, y1: 0, y2: 64, class: kind });
-  const unit = plot.measure === "Real-time factor" ? "" : " s";
+  const unit = plot.measure.startsWith("Seconds") ? " s" : "";
   const ridges = plot.models.map(({ model, counts, items, median, slow }) => {
     const top = Math.max(...counts), step = 100 / counts.length;
     const outline = counts.map((count, bin) => `V${64 - (60 * count) / top}H${(bin + 1) * step}`).join("");
