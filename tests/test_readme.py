@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 from kimi_audio.checkpoint.hub import bundled
 from kimi_audio.cli import app
 from kimi_audio.errors import CheckpointError
+from kimi_audio.evaluation.benchmarks import bundled_benchmarks
 from kimi_audio.evaluation.normalise import normaliser
-from kimi_audio.evaluation.store import read_results
+from kimi_audio.evaluation.store import fingerprint, model_folder, read_results
 from kimi_audio.evaluation.tables import by_benchmark, markdown
 from kimi_audio.evaluation.word_errors import align
 
@@ -71,9 +72,18 @@ def test_example_files_exist_and_have_a_licence() -> None:
         assert (ROOT / path).exists() and f"`{Path(path).name}`" in notes
 
 
+def test_it_says_how_many_benchmarks_there_are() -> None:
+    assert f"the items of {len(bundled_benchmarks())} benchmarks" in " ".join(README.split())
+
+
 def test_the_figures_are_those_of_the_results() -> None:
     """The table is what `kimi-audio eval report results` prints."""
     assert markdown(by_benchmark(read_results(ROOT / "results"))) in README
+
+
+@needs_model
+def test_the_results_are_those_of_the_bundled_weights() -> None:
+    assert model_folder(ROOT / "results", bundled().name, fingerprint(bundled())).is_dir()
 
 
 @needs_model

@@ -238,6 +238,23 @@ def test_benchmarks_that_share_answers_ask_once(tmp_path) -> None:
         assert model.asked == asked
 
 
+def test_the_same_answers_are_scored_by_another_normaliser(tmp_path) -> None:
+    write_manifest(tmp_path, [{**ROWS[0], "text": "It costs $20."}])
+
+    class Cheap(Echo):
+        def generate(self, sample: Sample, benchmark: Benchmark) -> Output:
+            self.asked.append(sample.id)
+            return Output("It costs 20.")
+
+    model, session = Cheap(), Session(tmp_path, tmp_path / "results")
+    benchmark = replace(WORDS, normaliser="whisper-english")
+    figures = [session.evaluate(model, each) for each in (benchmark, benchmark.scored_by("qwen2-audio"))]
+    assert [result and result.value for result in figures] == [pytest.approx(1 / 3), 0.0]
+    assert model.asked == ["first"]
+    assert {result.title for result, _ in read_results(tmp_path / "results")} == {"Echo", "Echo by qwen2-audio"}
+    assert BENCHMARK.scored_by("qwen2-audio") is BENCHMARK
+
+
 def test_sounds_are_found_wherever_data_and_results_are(tmp_path, monkeypatch) -> None:
     write_manifest(tmp_path / "here" / "data", ROWS)
     monkeypatch.chdir(tmp_path / "here")

@@ -87,6 +87,9 @@ def run(
     voice: Annotated[
         list[Path] | None, typer.Option("--voice", help="Recording of the voice that answers should have; several.")
     ] = None,
+    normaliser: Annotated[
+        str | None, typer.Option("--normaliser", help="Count words by another scheme (qwen2-audio), in results apart.")
+    ] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only so many items, spread over each.")] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of sampling and of the bootstrap.")] = 0,
     again: Annotated[bool, typer.Option("--again", help="Ask anew what was answered already.")] = False,
@@ -101,6 +104,7 @@ def run(
 
     session = Session(data, output, judge, recogniser, voice or (), limit, seed, timeout, _prices(prices))
     chosen = find_benchmarks([name for name in benchmarks.split(",") if name])
+    chosen = [benchmark.scored_by(normaliser) for benchmark in chosen] if normaliser else chosen
     mode = "nothing" if score_only else "everything" if again else "errors" if errors_again else "missing"
     batch = common.Batch()
     for spec in model:

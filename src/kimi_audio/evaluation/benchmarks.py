@@ -110,6 +110,18 @@ class Benchmark:
             raise DataError(f"{manifest}: no row of it can be used" + (f"; the first: {faults[0]}" if faults else ""))
         return samples, faults
 
+    def scored_by(self, normaliser: str) -> Benchmark:
+        """The same answers under another normaliser, as a benchmark of its own; unchanged if it counts no words."""
+        if self.metric not in ("wer", "cer"):
+            return self
+        return replace(
+            self,
+            name=f"{self.name}-{normaliser}",
+            title=f"{self.title} by {normaliser}",
+            normaliser=normaliser,
+            answers=self.answers or self.name,
+        )
+
     def label_patterns(self) -> dict[str, list[str]]:
         """Label → regular expressions."""
         if self.labels is None:
