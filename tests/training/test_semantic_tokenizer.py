@@ -1,5 +1,6 @@
 import json
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,10 +8,12 @@ import soundfile
 import torch
 
 from kimi_audio.data.waveforms import WaveformStore
-from kimi_audio.errors import DataError
+from kimi_audio.errors import CheckpointError, DataError
 from kimi_audio.tokenizer.semantic import SemanticTokenizer, SemanticTokenizerConfig
-from kimi_audio.training.objectives.semantic_tokenizer import CodeReader, SemanticTokenizerObjective, TokenizerTraining
+from kimi_audio.training.code_readers import IGNORED, DecoderReader, LetterReader, teacher_forcing
+from kimi_audio.training.objectives.semantic_tokenizer import SemanticTokenizerObjective, TokenizerTraining
 from kimi_audio.training.trainer import TrainConfig, Trainer
+from kimi_audio.training.whisper_decoder import WhisperDecoder, WhisperDecoderConfig
 
 CODES = 24
 CONFIG = SemanticTokenizerConfig(
@@ -34,13 +37,13 @@ def store(tmp_path) -> WaveformStore:
 @pytest.fixture
 def training() -> TokenizerTraining:
     torch.manual_seed(1)
-    return TokenizerTraining(SemanticTokenizer(CONFIG))
+    return TokenizerTraining(SemanticTokenizer(CONFIG), LetterReader(CONFIG.d_model, CONFIG.num_mel_bins))
 
 
 def test_the_reader_reads_what_is_near():
     """A code more than half a second away changes nothing, so a stream can be spoken from the codes around."""
     torch.manual_seed(0)
-    reader, states, mean = CodeReader(16, 80, width=8), torch.randn(1, 20, 16), torch.zeros(1, 80)
+    reader, states, mean = LetterReader(16, 80, width=8), torch.randn(1, 20, 16), torch.zeros(1, 80)
     other = states.clone()
     other[:, 10] += 1.0
     letters, mels = reader(states, mean)
@@ -131,7 +134,7 @@ def test_batches_are_the_same_from_any_start(training, store):
     whole = list(islice(objective.batches(0), 12))
     for start in (1, 7):
         for batch, expected in zip(objective.batches(start), whole[start:], strict=False):
-            assert torch.equal(batch.log_mel, expected.log_mel) and batch.letters == expected.letters
+            assert torch.equal(batch.log_mel, expected.log_mel) and batch.targets.letters == expected.targets.letters
 
 
 def test_a_spectrum_is_that_of_its_recording_alone(training, store):
@@ -139,9 +142,9 @@ def test_a_spectrum_is_that_of_its_recording_alone(training, store):
     objective = SemanticTokenizerObjective(training, store, batch_seconds=2.0)
     alone, beside = objective._batch(store, [0]), objective._batch(store, [0, 11])
     frames = int(alone.valid.sum()) // 2
-    assert torch.equal(alone.mean[0], beside.mean[0])
-    assert torch.equal(alone.spectrum[0, :frames], beside.spectrum[0, :frames])
-    assert abs(float(alone.spectrum[0, :frames].mean())) < 0.05
+    assert torch.equal(alone.targets.mean[0], beside.targets.mean[0])
+    assert torch.equal(alone.targets.spectrum[0, :frames], beside.targets.spectrum[0, :frames])
+    assert abs(float(alone.targets.spectrum[0, :frames].mean())) < 0.05
 
 
 def test_transcripts_too_long_for_their_recordings_are_left_out(training, store):
@@ -151,3 +154,74 @@ def test_transcripts_too_long_for_their_recordings_are_left_out(training, store)
         row["text"] = ""
     with pytest.raises(DataError, match="no recording has a transcript that fits"):
         SemanticTokenizerObjective(training, store)
+
+
+WHISPER = {
+    "d_model": 16, "encoder_layers": 3, "encoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_layers": 2,
+    "decoder_attention_heads": 2, "decoder_ffn_dim": 32, "vocab_size": 40, "num_mel_bins": 80,
+    "max_source_positions": 1500, "max_target_positions": 32,
+}  # fmt: skip
+
+
+@pytest.fixture
+def whisper(tmp_path) -> Path:
+    """A random Whisper folder, written by the reference implementation, whose words are single letters."""
+    tokenizers, transformers = pytest.importorskip("tokenizers"), pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    marks = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 1}
+    config = transformers.WhisperConfig(**WHISPER, **marks)
+    transformers.WhisperForConditionalGeneration(config).save_pretrained(tmp_path / "whisper")
+    names = ["<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>", "a", "b", "c"]
+    words = tokenizers.models.WordLevel({name: number for number, name in enumerate(names)}, "a")
+    tokenizer = tokenizers.Tokenizer(words)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+    tokenizer.save(str(tmp_path / "whisper" / "tokenizer.json"))
+    return tmp_path / "whisper"
+
+
+def test_the_decoder_equals_the_reference(whisper):
+    transformers = pytest.importorskip("transformers")
+    reference = transformers.WhisperForConditionalGeneration.from_pretrained(whisper).eval()
+    decoder = WhisperDecoder(WhisperDecoderConfig.from_dict(WHISPER))
+    decoder.load_state_dict(reference.model.decoder.state_dict())
+    ids, memory, valid = torch.randint(40, (2, 7)), torch.randn(2, 9, 16), torch.ones(2, 9, dtype=torch.bool)
+    with torch.no_grad():
+        states = decoder(ids, memory, valid)
+        expected = reference.model.decoder(ids, encoder_hidden_states=memory).last_hidden_state
+        torch.testing.assert_close(decoder.logits(states), reference.proj_out(expected), atol=1e-5, rtol=1e-5)
+    valid[:, 6:] = False
+    other = memory.clone()
+    other[:, 6:] += 5.0
+    assert torch.equal(decoder(ids, memory, valid), decoder(ids, other, valid))  # padding of the sound is not heard
+
+
+def test_labels_begin_after_the_start_marks():
+    targets = teacher_forcing([[30, 31, 5, 6, 32], [30, 31, 32]], prompt=2, end=32)
+    assert targets.token_ids.tolist() == [[30, 31, 5, 6], [30, 31, 32, 32]]
+    assert targets.labels.tolist() == [[IGNORED, 5, 6, 32], [IGNORED, 32, IGNORED, IGNORED]]
+
+
+def test_it_learns_to_recognise_through_a_whisper_s_decoder(whisper, store, tmp_path):
+    torch.manual_seed(1)
+    tokenizer = SemanticTokenizer(CONFIG)
+    model = TokenizerTraining(tokenizer, DecoderReader(tokenizer, whisper))
+    store.rows[3]["text"] = "a " * 40  # more than the decoder has positions for
+    objective = SemanticTokenizerObjective(model, store, batch_seconds=2.0)
+    assert 3 not in objective.usable
+    store.rows[3]["text"] = "a"
+    objective.dev = {"tones": store}
+    before = objective.evaluate()["recognition_tones"]
+    config = TrainConfig(steps=60, learning_rate=5e-3, final_learning_rate=1e-3, weight_decay=0.0, evaluate_steps=60)
+    result = Trainer(objective, config, tmp_path / "run").fit()
+    assert result.dev["recognition_tones"] < before / 3
+    assert result.dev["codes_used"] >= 3 / CODES
+
+
+def test_a_whisper_of_another_width_is_refused(whisper):
+    tokenizer = SemanticTokenizer(CONFIG)
+    (whisper / "tokenizer.json").unlink()
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json is missing"):
+        DecoderReader(tokenizer, whisper)
+    (whisper / "config.json").write_text(json.dumps(WHISPER | {"d_model": 8}))
+    with pytest.raises(CheckpointError, match="d_model is 8; the tokenizer needs 16"):
+        DecoderReader(tokenizer, whisper)

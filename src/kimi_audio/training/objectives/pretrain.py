@@ -4,7 +4,8 @@
     LanguageObjective(llm, mixture, vocab)
 
 A document is cut into segments; of segment i there are its sound aᵢ (codes with continuous features, as a user's
-voice is heard), its codes dᵢ alone (as the model speaks: of the clean recording) and its text tᵢ. Each task is a pure function of the segments:
+voice is heard), its codes dᵢ alone (as the model speaks: of the clean recording) and its text tᵢ. Each task is a pure
+function of the segments:
 
     task                    weight  document                loss on
     text_only               7       t₁                      t

@@ -1,14 +1,12 @@
-"""The semantic tokenizer's training: codes from which letters and spectrum can be read (report §2.1, SPEC §6).
+"""The semantic tokenizer's training: codes off which a reader can read what was said (report §2.1, SPEC §6).
 
-    model = TokenizerTraining(semantic)
+    model = TokenizerTraining(semantic, LetterReader(d_model, mels))
     SemanticTokenizerObjective(model, store, export=...)
 
-Whisper layers give 12.5 Hz states, the nearest codes replace them, and a small convolutional reader, which is needed
-for training only, reads off the codes what was said, letter by letter (connectionist temporal classification), and how
-it sounded, the log-mel at 50 Hz. The first keeps words apart; the second, when and how clearly they are said, for
-the detokenizer. The reader is told the recording's mean log-mel, so that codes need not carry the speaker and the
-microphone. Gradients pass the quantiser straight through; states are drawn to their codes by a commitment loss; codes
-follow the states by an exponential moving average, and codes that nobody uses are placed anew on states of the batch.
+Whisper layers give 12.5 Hz states, the nearest codes replace them, and a reader (`training/code_readers.py`), which is
+needed for training only, reads letters and spectrum, or the transcript. Gradients pass the quantiser straight through;
+states are drawn to their codes by a commitment loss; codes follow the states by an exponential moving average, and
+codes that nobody uses are placed anew on states of the batch.
 """
 
 from __future__ import annotations
@@ -16,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jiwer
 import numpy as np
@@ -30,14 +28,12 @@ from kimi_audio.data.waveforms import WaveformStore
 from kimi_audio.errors import DataError
 from kimi_audio.tokenizer.acoustic import num_tokens
 from kimi_audio.tokenizer.semantic import SemanticTokenizer
-from kimi_audio.training.ctc import LETTERS, best_path, ctc_loss, letter_classes, letters_of, positions_needed
+from kimi_audio.training.code_readers import MEL_PER_CODE, CodeReader, Reading
+from kimi_audio.training.ctc import letter_classes, letters_of
 from kimi_audio.training.length_batches import length_batches
 from kimi_audio.training.objective import Objective, ParameterGroup
 
 LEAST_COUNT = 1e-5
-FRAMES_PER_CODE = 4
-"""Positions at which the reader reads, 50 a second."""
-MEL_PER_CODE = 8
 MEL_MULTIPLE = 128
 """Batches are padded to a multiple of so many log-mel frames: every new shape costs a CPU time."""
 
@@ -48,47 +44,6 @@ class Quantised(NamedTuple):
     codes_BT: Tensor
     states_BTD: Tensor
     commitment: Tensor
-
-
-class ReaderBlock(nn.Module):
-    """A residual convolution over ± 2 positions."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.conv = nn.Conv1d(width, width, 5, padding=2)
-        self.out = nn.Linear(width, width)
-
-    def forward(self, x_BTW: Tensor) -> Tensor:
-        y_BTW = self.conv(self.norm(x_BTW).transpose(1, 2)).transpose(1, 2)
-        return x_BTW + self.out(F.gelu(y_BTW))
-
-
-class CodeReader(nn.Module):
-    """Letters and log-mel at 50 Hz, from the codes' vectors at 12.5 Hz; convolutions, so that codes tell what is near.
-
-    Args:
-        d_model: of the codes.
-        mels: log-mel bins.
-    """
-
-    def __init__(self, d_model: int, mels: int, width: int = 256, blocks: int = 4) -> None:
-        super().__init__()
-        self.spread = nn.Conv1d(d_model, FRAMES_PER_CODE * width, 3, padding=1)
-        self.speaker = nn.Linear(mels, width)
-        self.blocks = nn.ModuleList(ReaderBlock(width) for _ in range(blocks))
-        self.norm = nn.LayerNorm(width)
-        self.letters = nn.Linear(width, 1 + len(LETTERS))
-        self.mel = nn.Linear(width, mels)
-
-    def forward(self, states_BTD: Tensor, mean_BM: Tensor) -> tuple[Tensor, Tensor]:
-        """Letters' log-probabilities, blank first, float32 (B, 4 T, 1 + letters), and log-mels (B, 4 T, n_mels)."""
-        spread_BTN = self.spread(states_BTD.transpose(1, 2)).transpose(1, 2)
-        x_BTW = spread_BTN.unflatten(-1, (FRAMES_PER_CODE, -1)).flatten(1, 2)
-        for block in self.blocks:
-            x_BTW = block(x_BTW)
-        letters_BTC = self.letters(self.norm(x_BTW)).float().log_softmax(-1)
-        return letters_BTC, self.mel(self.norm(x_BTW + self.speaker(mean_BM)[:, None])).float()
 
 
 class TokenizerTraining(nn.Module):
@@ -105,24 +60,23 @@ class TokenizerTraining(nn.Module):
     ema_weight: Tensor
     open_updates = 0
 
-    def __init__(self, tokenizer: SemanticTokenizer) -> None:
+    def __init__(self, tokenizer: SemanticTokenizer, reader: CodeReader) -> None:
         super().__init__()
-        self.tokenizer = tokenizer
-        self.reader = CodeReader(tokenizer.config.d_model, tokenizer.config.num_mel_bins)
+        self.tokenizer, self.reader = tokenizer, reader
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self.register_buffer("ema_count", torch.ones(tokenizer.config.quantize_vocab_size))
         self.register_buffer("ema_weight", tokenizer.codebook.weight.detach().clone())
         self.requires_grad_(True)
 
-    def forward(self, log_mel_BMT: Tensor, valid_BT: Tensor, mean_BM: Tensor) -> tuple[Tensor, Tensor, Quantised]:
+    def forward(self, log_mel_BMT: Tensor, valid_BT: Tensor, targets: Any) -> tuple[Reading, Quantised]:
         """What the reader reads, and what the quantiser did.
 
         Args:
             log_mel_BMT, valid_BT: as for `SemanticTokenizer.hidden`.
-            mean_BM: mean log-mel of each recording.
+            targets: of the reader.
         """
         quantised = self.quantise(self.tokenizer.hidden(log_mel_BMT, valid_BT), valid_BT[:, ::MEL_PER_CODE])
-        return *self.reader(quantised.states_BTD, mean_BM), quantised
+        return self.reader.read(quantised.states_BTD, valid_BT, targets), quantised
 
     def quantise(self, hidden_BTD: Tensor, valid_BT: Tensor) -> Quantised:
         """Replace states by codes; in training mode the codebook then follows the states."""
@@ -168,17 +122,15 @@ class TokenizerTraining(nn.Module):
 
 @dataclass(frozen=True)
 class Batch:
-    """Log-mels (B, n_mels, T), bool (B, T), means (B, n_mels), spectra to be read (B, T / 2, n_mels), and letters."""
+    """Log-mels (B, n_mels, T), bool (B, T) false for padding, and what the reader is to read."""
 
     log_mel: Tensor
     valid: Tensor
-    mean: Tensor
-    spectrum: Tensor
-    letters: list[list[int]]
+    targets: Any
 
 
 class SemanticTokenizerObjective(Objective):
-    """Reading letters and spectrum off the codes of transcribed recordings of up to 30 s.
+    """Reading off the codes of transcribed recordings of up to 30 s.
 
     Args:
         model: the tokenizer and the reader of its codes.
@@ -208,7 +160,6 @@ class SemanticTokenizerObjective(Objective):
         self.store, self.dev = store, dev or {}
         self.export, self.augment, self.seed = export, augment, seed
         self.budget = int(batch_seconds * SAMPLE_RATE)
-        self.letters = [letter_classes(row.get("text") or "") for row in store.rows]
         self.usable = [row for row in range(len(store)) if self._teaches(row)]
         if not self.usable:
             raise DataError("no recording has a transcript that fits into its length.")
@@ -218,8 +169,8 @@ class SemanticTokenizerObjective(Objective):
     def _teaches(self, row: int) -> bool:
         """Whether there is a transcript, and it fits however fast augmentation makes the recording."""
         fastest = self.augment.config.speed[1] if self.augment else 1.0
-        room = FRAMES_PER_CODE * num_tokens(self.store.length(row)) / fastest
-        return 0 < positions_needed(self.letters[row]) <= room
+        text = self.store.rows[row].get("text") or ""
+        return self.tokenizing.reader.fits(text, num_tokens(self.store.length(row)) / fastest)
 
     def batches(self, start: int) -> Iterator[Batch]:
         lengths = [self.store.length(row) for row in self.usable]
@@ -227,30 +178,30 @@ class SemanticTokenizerObjective(Objective):
             yield self._batch(self.store, [self.usable[row] for row in rows], number)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float | Tensor]]:
-        log_probs, mel_loss, quantised = self._read(batch)
-        letters_loss = ctc_loss(log_probs, batch.letters)
+        reading, quantised = self._read(batch)
         weighted = self.tokenizing.tokenizer.config.quantize_loss_scale * quantised.commitment
         share = self.tokenizing.ema_count / self.tokenizing.ema_count.sum()
-        return letters_loss + mel_loss + weighted, {
-            "letters_loss": letters_loss.detach(),
-            "mel_loss": mel_loss.detach(),
+        return sum(reading.losses.values(), weighted), {
+            **{f"{name}_loss": loss.detach() for name, loss in reading.losses.items()},
             "commitment_loss": quantised.commitment.detach(),
             "code_perplexity": (-(share * share.clamp_min(1e-12).log()).sum()).exp(),
             "tokens": float(quantised.codes_BT.numel()),
         }
 
     def evaluate(self) -> dict[str, float]:
-        """By name of the dev recordings: letters read wrongly, error of the spectrum; and the share of codes in use."""
+        """By name of the dev recordings: mean losses, letters read wrongly; and the share of codes in use."""
         metrics, used = {}, set()
         for name, store in self.dev.items():
-            said, mel_losses = [], []
+            said, losses = [], []
             for row in range(len(store)):
-                (log_probs_TC,), mel_loss, quantised = self._read(self._batch(store, [row]))
-                said.append(letters_of(best_path(log_probs_TC.argmax(-1).tolist())))
-                mel_losses.append(mel_loss.item())
+                reading, quantised = self._read(self._batch(store, [row]))
+                said += reading.texts
+                losses.append({kind: loss.item() for kind, loss in reading.losses.items()})
                 used.update(quantised.codes_BT.flatten().tolist())
-            wanted = [letters_of(letter_classes(row["text"])) for row in store.rows]
-            metrics |= {f"cer_{name}": float(jiwer.cer(wanted, said)), f"mel_{name}": float(np.mean(mel_losses))}
+            metrics |= {f"{kind}_{name}": float(np.mean([loss[kind] for loss in losses])) for kind in losses[0]}
+            if said:
+                wanted = [letters_of(letter_classes(row["text"])) for row in store.rows]
+                metrics[f"cer_{name}"] = float(jiwer.cer(wanted, said))
         return metrics | {"codes_used": len(used) / self.tokenizing.tokenizer.config.quantize_vocab_size}
 
     def parameter_groups(self) -> list[ParameterGroup]:
@@ -265,34 +216,22 @@ class SemanticTokenizerObjective(Objective):
         else:
             self.export(folder)
 
-    def _read(self, batch: Batch) -> tuple[list[Tensor], Tensor, Quantised]:
-        """Letters' log-probabilities (T, 1 + letters) of each recording, the spectrum's error, and the codes."""
-        valid_BT = batch.valid.to(self.device)
-        letters_BTC, mel_BTM, quantised = self.tokenizing(
-            batch.log_mel.to(self.device), valid_BT, batch.mean.to(self.device)
-        )
-        valid_BT = valid_BT[:, :: MEL_PER_CODE // FRAMES_PER_CODE]
-        log_probs = [letters_BTC[row, : int(valid_BT[row].sum())] for row in range(len(valid_BT))]
-        return log_probs, F.mse_loss(mel_BTM[valid_BT], batch.spectrum.to(self.device)[valid_BT]), quantised
+    def _read(self, batch: Batch) -> tuple[Reading, Quantised]:
+        return self.tokenizing(batch.log_mel.to(self.device), batch.valid.to(self.device), batch.targets)
 
     def _batch(self, store: WaveformStore, rows: list[int], number: int | None = None) -> Batch:
-        """A padded batch; with a batch number the sounds are augmented.
-
-        The spectrum to be read is the log-mel at 50 Hz less its mean over the recording, in units of its spread.
-        """
+        """A padded batch; with a batch number the sounds are augmented."""
         sounds = [store.samples(row) for row in rows]
         if self.augment is not None and number is not None:
             sounds = [self.augment(s, rng_of(self.seed, number, row)) for s, row in zip(sounds, rows, strict=True)]
         pairs = [self.tokenizing.tokenizer.log_mel(torch.from_numpy(samples)) for samples in sounds]
         longest = max(valid_T.shape[0] for _, valid_T in pairs)
         longest += -longest % MEL_MULTIPLE
-        means, spectra = zip(*(_spectrum(log_mel_MT) for log_mel_MT, _ in pairs), strict=True)
+        texts = [store.rows[row]["text"] for row in rows]
         return Batch(
             torch.stack([F.pad(log_mel_MT, (0, longest - log_mel_MT.shape[1])) for log_mel_MT, _ in pairs]),
             torch.stack([F.pad(valid_T, (0, longest - len(valid_T))) for _, valid_T in pairs]),
-            torch.stack(means),
-            torch.stack([F.pad(s, (0, 0, 0, longest * FRAMES_PER_CODE // MEL_PER_CODE - len(s))) for s in spectra]),
-            [letter_classes(store.rows[row]["text"]) for row in rows],
+            self.tokenizing.reader.targets([log_mel_MT for log_mel_MT, _ in pairs], texts, longest),
         )
 
     @torch.no_grad()
@@ -309,11 +248,3 @@ class SemanticTokenizerObjective(Objective):
         torch.manual_seed(self.seed)
         self.tokenizing.restart(torch.ones(codes, dtype=torch.bool), torch.cat(states))
         torch.set_rng_state(generator_state)
-
-
-def _spectrum(log_mel_MT: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (n_mels,) of a log-mel over time, and what the reader is to read (T / 2, n_mels)."""
-    mel_TM = F.avg_pool1d(log_mel_MT, MEL_PER_CODE // FRAMES_PER_CODE).T
-    mean_M = mel_TM.mean(0)
-    centred_TM = mel_TM - mean_M
-    return mean_M, centred_TM / centred_TM.std().clamp_min(1e-3)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from kimi_audio.checkpoint.layout import load_parts, save_parts
 from kimi_audio.data.waveforms import WaveformStore
 from kimi_audio.errors import ConfigError
+from kimi_audio.tokenizer.semantic import SemanticTokenizer
+from kimi_audio.training.code_readers import CodeReader, DecoderReader, LetterReader
 from kimi_audio.training.objectives.adaptor import AdaptorObjective
 from kimi_audio.training.objectives.semantic_tokenizer import SemanticTokenizerObjective, TokenizerTraining
 from kimi_audio.training.recipes.ears import AugmentRecipe, CachedEars
@@ -23,6 +26,9 @@ class SemanticTokenizerRecipe:
         dev: name → manifest of transcribed recordings.
         fresh_codebook: place the codes anew on the data; false goes on with a trained codebook.
         open_updates: so many updates at the start do not quantise yet, see `TokenizerTraining`.
+        reader: what must be legible in the codes: `letters` and log-mel, or, as in the report, the transcript for the
+            `decoder` of a Whisper.
+        whisper: Hugging Face Whisper folder (with `tokenizer.json`) that lends its upper layers and decoder.
     """
 
     model: Path
@@ -35,10 +41,16 @@ class SemanticTokenizerRecipe:
     fresh_codebook: bool = True
     open_updates: int = 0
     batch_seconds: float = 60.0
+    reader: Literal["letters", "decoder"] = "letters"
+    whisper: Path | None = None
+
+    def __post_init__(self) -> None:
+        if (self.reader == "decoder") != (self.whisper is not None):
+            raise ConfigError("reader: decoder and the folder whisper belong together; set both or neither.")
 
     def build(self) -> SemanticTokenizerObjective:
         parts = load_parts(self.model)
-        model = TokenizerTraining(parts.semantic)
+        model = TokenizerTraining(parts.semantic, self._reader(parts.semantic))
         model.open_updates = self.open_updates
         return SemanticTokenizerObjective(
             model,
@@ -50,6 +62,12 @@ class SemanticTokenizerRecipe:
             batch_seconds=self.batch_seconds,
             seed=self.train.seed,
         )
+
+
+    def _reader(self, tokenizer: SemanticTokenizer) -> CodeReader:
+        if self.whisper is not None:
+            return DecoderReader(tokenizer, self.whisper)
+        return LetterReader(tokenizer.config.d_model, tokenizer.config.num_mel_bins)
 
 
 @dataclass(frozen=True, kw_only=True)
