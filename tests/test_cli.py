@@ -310,6 +310,13 @@ def test_train_names_what_is_wrong_in_a_recipe(tmp_path: Path) -> None:
     assert "recipe.yaml" in result.stderr and "juggling" in result.stderr
 
 
+def test_train_says_how_to_install_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kimi_audio.cli.training.find_spec", lambda name: None if name == "jiwer" else True)
+    result = run("train", tmp_path / "recipe.yaml")
+    assert result.exit_code == 2
+    assert complaints(result) == ['kimi-audio: training needs jiwer; install with: pip install -e ".[train]"']
+
+
 def test_ctrl_c_ends_cleanly_and_keeps_what_was_printed(model: str) -> None:
     process = subprocess.Popen(
         [*COMMAND, "transcribe", "--model", model, *[SPEECH] * 1000],

@@ -38,7 +38,7 @@ IGNORED = -100
 
 
 class Reading(NamedTuple):
-    """Losses by name, to be added, and the texts read: none in training, nor by a reader that is told all but a word."""
+    """Losses by name, to be added, and the texts read; none in training, or from a reader that is told the words."""
 
     losses: dict[str, Tensor]
     texts: list[str]
