@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from kimi_audio.data.augment import (
     Augmenter,
     add_noise,
     change_speed,
+    made_up_room,
     reverberate,
     rng_of,
     spec_augment,
@@ -33,6 +36,21 @@ def test_a_room_keeps_length_loudness_and_time():
     assert len(wet) == 4000 and np.argmax(np.abs(wet)) == 1000
     assert np.mean(wet**2) == pytest.approx(np.mean(clicks**2), rel=1e-3)
     assert np.abs(wet[1001:1500]).sum() > 0.1 and np.abs(wet[:1000]).max() < 1e-4
+
+
+@pytest.mark.parametrize("seconds", [0.2, 0.8])
+def test_a_room_that_is_made_up_fades_in_its_time(seconds):
+    energy = np.square(made_up_room(seconds, rng_of(0)))
+    left_db = 10 * np.log10(np.cumsum(energy[:0:-1])[::-1] / energy[1:].sum())
+    assert energy[0] == 1 and energy[1:].sum() == pytest.approx(0.5, rel=1e-4)
+    assert np.argmax(left_db < -30) / 16000 == pytest.approx(seconds / 2, rel=0.1)
+
+
+def test_rooms_are_made_up_only_where_that_is_asked_for():
+    always = AugmentConfig(noise=0.0, room=1.0, speed=(1.0, 1.0), gain_db=(0.0, 0.0))
+    assert np.array_equal(Augmenter(always)(TONE, rng_of(0)), TONE)
+    echoing = Augmenter(replace(always, reverberation=(0.2, 0.4)))
+    assert not np.allclose(echoing(TONE, rng_of(0)), echoing(TONE, rng_of(1)), atol=1e-3)
 
 
 def test_speed_changes_length_and_pitch():

@@ -114,6 +114,15 @@ def test_the_encoder_can_be_trained_along(folder):
     with pytest.raises(ConfigError, match="mask_features works on cached features"):
         run_recipe(folder / "sft.yaml")
     (folder / "sft.yaml").write_text(live.replace(", mask_features: 0.1", ""))
+    objective = read_recipe(folder / "sft.yaml").build()
+    heard, batch = [], next(objective.batches(0))
+    objective.encoder.encoder.conv1.register_forward_pre_hook(lambda _, inputs: heard.append(inputs[0]))
+    for training in (True, True, False, False):
+        objective.model.train(training)
+        objective.loss(batch)
+    count = len(batch.features)
+    masked, again, whole, twice = (torch.stack([mel.mean() for mel in heard[i * count :][:count]]) for i in range(4))
+    assert not torch.equal(masked, again) and not torch.equal(masked, whole) and torch.equal(whole, twice)
     before = load_parts(folder / "init").acoustic.encoder.state_dict()
     assert run_recipe(folder / "sft.yaml").dev["recognition_loss"] > 0
     after = load_parts(folder / "runs/sft/model").acoustic.encoder.state_dict()

@@ -7,6 +7,7 @@ import pytest
 import soundfile
 import torch
 
+from kimi_audio.data.augment import AugmentConfig, Augmenter
 from kimi_audio.data.waveforms import WaveformStore
 from kimi_audio.errors import CheckpointError, DataError
 from kimi_audio.tokenizer.semantic import SemanticTokenizer, SemanticTokenizerConfig
@@ -145,6 +146,15 @@ def test_a_spectrum_is_that_of_its_recording_alone(training, store):
     assert torch.equal(alone.targets.mean[0], beside.targets.mean[0])
     assert torch.equal(alone.targets.spectrum[0, :frames], beside.targets.spectrum[0, :frames])
     assert abs(float(alone.targets.spectrum[0, :frames].mean())) < 0.05
+
+
+def test_an_augmented_batch_is_heard_masked_and_read_whole(training, store):
+    plain = AugmentConfig(noise=0.0, room=0.0, speed=(1.0, 1.0), gain_db=(0.0, 0.0))
+    objective = SemanticTokenizerObjective(training, store, augment=Augmenter(plain), batch_seconds=2.0)
+    whole, masked = objective._batch(store, [11]), objective._batch(store, [11], number=0)
+    assert torch.equal(masked.targets.spectrum, whole.targets.spectrum)
+    assert not torch.equal(masked.log_mel, whole.log_mel) and torch.equal(masked.valid, whole.valid)
+    assert torch.equal(masked.log_mel, objective._batch(store, [11], number=0).log_mel)
 
 
 def test_transcripts_too_long_for_their_recordings_are_left_out(training, store):

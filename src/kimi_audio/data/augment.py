@@ -23,11 +23,17 @@ RATE = 16000
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """How often (shares, 0 to 1) and how strongly (ranges) a waveform is changed."""
+    """How often (shares, 0 to 1) and how strongly (ranges) a waveform is changed.
+
+    Attributes:
+        reverberation: seconds, from and to, in which the sound of rooms that are made up fades by 60 dB; without
+            these and without recorded rooms `room` does nothing.
+    """
 
     noise: float = 0.5
     snr_db: tuple[float, float] = (5.0, 25.0)
     room: float = 0.3
+    reverberation: tuple[float, float] | None = None
     speed: tuple[float, float] = (0.9, 1.1)
     gain_db: tuple[float, float] = (-12.0, 6.0)
 
@@ -44,7 +50,7 @@ class Augmenter:
 
     Attributes:
         noises: recordings of noise (L,); without any, white noise is used.
-        rooms: impulse responses (L,); without any, no room is simulated.
+        rooms: impulse responses (L,); without any, rooms are made up, if the settings have `reverberation`.
     """
 
     config: AugmentConfig
@@ -55,12 +61,19 @@ class Augmenter:
         """An augmented copy: float32 (L',), L' = L / speed, at most ±1."""
         config = self.config
         samples = change_speed(samples, rng.uniform(*config.speed))
-        if self.rooms and rng.random() < config.room:
-            samples = reverberate(samples, self.rooms[int(rng.integers(len(self.rooms)))])
+        if (self.rooms or config.reverberation) and rng.random() < config.room:
+            samples = reverberate(samples, self._room(rng))
         if rng.random() < config.noise:
             samples = add_noise(samples, self._noise(len(samples), rng), rng.uniform(*config.snr_db))
         samples = samples * np.float32(10 ** (rng.uniform(*config.gain_db) / 20))
         return np.clip(samples, -1.0, 1.0).astype(np.float32)
+
+    def _room(self, rng: np.random.Generator) -> Samples:
+        """One of the rooms, or another each time."""
+        if self.rooms:
+            return self.rooms[int(rng.integers(len(self.rooms)))]
+        assert self.config.reverberation is not None
+        return made_up_room(rng.uniform(*self.config.reverberation), rng)
 
     def _noise(self, length: int, rng: np.random.Generator) -> Samples:
         """A stretch of one of the noises, repeated if it is too short."""
@@ -96,6 +109,14 @@ def reverberate(samples: Samples, impulse: Samples) -> Samples:
     direct = int(np.argmax(np.abs(impulse)))
     wet = wet[direct : direct + len(samples)]
     return (wet * np.sqrt(np.mean(samples**2) / max(np.mean(wet**2), 1e-12))).astype(np.float32)
+
+
+def made_up_room(seconds: float, rng: np.random.Generator) -> Samples:
+    """An impulse response (L,): the direct sound, and half as much energy in noise that fades by 60 dB in `seconds`."""
+    time = np.arange(1, max(2, round(seconds * RATE))) / RATE
+    tail = rng.standard_normal(len(time)) * 10 ** (-3 * time / seconds)
+    tail *= np.sqrt(0.5 / np.sum(tail**2))
+    return np.concatenate([[1.0], tail]).astype(np.float32)
 
 
 def spec_augment(log_mel_MT: Tensor, rng: np.random.Generator, longest: int = 40, widest: int = 12) -> Tensor:

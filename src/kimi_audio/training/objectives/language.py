@@ -19,10 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kimi_audio.data.augment import spec_augment
 from kimi_audio.errors import ConfigError
 from kimi_audio.llm.model import AudioLLM
 from kimi_audio.prompt import Prompt
-from kimi_audio.tokenizer.acoustic import SEGMENT_SAMPLES, AcousticEncoder
+from kimi_audio.tokenizer.acoustic import SEGMENT_SAMPLES, AcousticEncoder, num_tokens
 from kimi_audio.training.guided_attention import GuidedAttention
 from kimi_audio.training.mixture import Mixture
 from kimi_audio.training.objective import Objective, ParameterGroup, groups_by_prefix
@@ -56,6 +57,7 @@ class LanguageObjective(Objective):
 
     Attributes:
         encoder: an acoustic encoder to train along. `Prompt.features` then hold samples (L,) instead of features.
+        masked_mels: in training it hears log-mels with stretches and bands hidden (SpecAugment).
         rates: parameter-name prefix (`llm.model.vq_adaptor`, `encoder`, ...) → learning-rate scale; the longest
             matching prefix counts, 0 freezes.
         frozen_until: prefix → fraction of the run after which that group starts to learn (report: encoder, 0.2).
@@ -80,6 +82,7 @@ class LanguageObjective(Objective):
     compiled: bool = False
     guide_attention: float = 0.0
     text_loss: bool = True
+    masked_mels: bool = False
 
     def __post_init__(self) -> None:
         if self.encoder is not None and self.regularisation.mask_features:
@@ -114,7 +117,10 @@ class LanguageObjective(Objective):
         if len(row.audio_at) and not self.llm.config.kimia_mimo_layers:
             raise ConfigError("the data hold speech to learn; the model has no audio branch: kimia_mimo_layers is 0.")
         if self.encoder is not None:
-            row = replace(row, features=[self._encode(samples_L) for samples_L in row.features])
+            rng = None
+            if self.masked_mels and self.model.training:
+                rng = np.random.default_rng(int(torch.randint(2**31, ())))
+            row = replace(row, features=[self._encode(samples_L, rng) for samples_L in row.features])
         text_ND, audio_ND = packed_hidden(
             self.llm,
             row,
@@ -131,10 +137,18 @@ class LanguageObjective(Objective):
             audio = _cross_entropy(self.llm.mimo_output, audio_ND, row.audio_at, labels, smoothing)
         return text, audio
 
-    def _encode(self, samples_L: Tensor) -> Tensor:
-        """Features [1, T, F] of one sound, with gradients (`AcousticEncoder.forward` has none)."""
+    def _encode(self, samples_L: Tensor, rng: np.random.Generator | None) -> Tensor:
+        """Features [1, T, F] of one sound, with gradients (`AcousticEncoder.forward` has none); with `rng` masked."""
         assert self.encoder is not None
-        return torch.cat([self.encoder.encode_segment(part) for part in samples_L.split(SEGMENT_SAMPLES)])[None]
+        parts = samples_L.split(SEGMENT_SAMPLES)
+        log_mels = [self.encoder.log_mel(part_L) for part_L in parts]
+        if rng is not None:
+            log_mels = [spec_augment(log_mel_MT, rng) for log_mel_MT in log_mels]
+        features = [
+            self.encoder.encode([log_mel_MT], [num_tokens(len(part_L))])[0]
+            for log_mel_MT, part_L in zip(log_mels, parts, strict=True)
+        ]
+        return torch.cat(features)[None]
 
     def evaluate(self) -> dict[str, float]:
         metrics = {f"{name}_loss": self._dev_loss(prompts) for name, prompts in self.dev.items()}

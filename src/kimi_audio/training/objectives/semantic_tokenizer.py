@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kimi_audio.audio.log_mel import SAMPLE_RATE
-from kimi_audio.data.augment import Augmenter, rng_of
+from kimi_audio.data.augment import Augmenter, rng_of, spec_augment
 from kimi_audio.data.waveforms import WaveformStore
 from kimi_audio.errors import DataError
 from kimi_audio.tokenizer.acoustic import num_tokens
@@ -138,6 +138,7 @@ class SemanticTokenizerObjective(Objective):
         dev: name → recordings for `evaluate`.
         export: writes the trained tokenizer.
         fresh_codebook: place all codes on states of the data before the first step.
+        augment: changes each sound anew each time it is met; SpecAugment comes on top.
         batch_seconds: sound in a batch, padding included.
 
     Raises:
@@ -220,18 +221,24 @@ class SemanticTokenizerObjective(Objective):
         return self.tokenizing(batch.log_mel.to(self.device), batch.valid.to(self.device), batch.targets)
 
     def _batch(self, store: WaveformStore, rows: list[int], number: int | None = None) -> Batch:
-        """A padded batch; with a batch number the sounds are augmented."""
-        sounds = [store.samples(row) for row in rows]
-        if self.augment is not None and number is not None:
-            sounds = [self.augment(s, rng_of(self.seed, number, row)) for s, row in zip(sounds, rows, strict=True)]
-        pairs = [self.tokenizing.tokenizer.log_mel(torch.from_numpy(samples)) for samples in sounds]
-        longest = max(valid_T.shape[0] for _, valid_T in pairs)
+        """A padded batch; with a batch number it is augmented: what is heard is masked, what is to be read is whole."""
+        log_mels, heard, valid = [], [], []
+        for row in rows:
+            samples = store.samples(row)
+            rng = None if number is None or self.augment is None else rng_of(self.seed, number, row)
+            if rng is not None and self.augment is not None:
+                samples = self.augment(samples, rng)
+            log_mel_MT, valid_T = self.tokenizing.tokenizer.log_mel(torch.from_numpy(samples))
+            log_mels.append(log_mel_MT)
+            heard.append(log_mel_MT if rng is None else spec_augment(log_mel_MT, rng))
+            valid.append(valid_T)
+        longest = max(map(len, valid))
         longest += -longest % MEL_MULTIPLE
         texts = [store.rows[row]["text"] for row in rows]
         return Batch(
-            torch.stack([F.pad(log_mel_MT, (0, longest - log_mel_MT.shape[1])) for log_mel_MT, _ in pairs]),
-            torch.stack([F.pad(valid_T, (0, longest - len(valid_T))) for _, valid_T in pairs]),
-            self.tokenizing.reader.targets([log_mel_MT for log_mel_MT, _ in pairs], texts, longest),
+            torch.stack([F.pad(log_mel_MT, (0, longest - log_mel_MT.shape[1])) for log_mel_MT in heard]),
+            torch.stack([F.pad(valid_T, (0, longest - len(valid_T))) for valid_T in valid]),
+            self.tokenizing.reader.targets(log_mels, texts, longest),
         )
 
     @torch.no_grad()

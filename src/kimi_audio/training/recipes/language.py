@@ -60,7 +60,8 @@ class LanguageRecipe:
         cache: folder for what was heard.
         capacity: positions in a row of packed documents, one row a batch.
         compile: fuse the layers with `torch.compile`, which needs a C++ compiler on a CPU.
-        train_encoder: train the acoustic encoder along: sounds are then decoded, augmented and encoded anew each time.
+        train_encoder: train the acoustic encoder along: sounds are then decoded, augmented (and their log-mels masked,
+            where `augment` is set) and encoded anew each time.
         rates: parameter-name prefix (`llm.model.vq_adaptor`, `encoder`, ...) → learning-rate scale; 0 freezes. A `*`
             in a prefix stands for anything.
         frozen_until: prefix → fraction of the run after which those parameters start to learn.
@@ -96,6 +97,7 @@ class LanguageRecipe:
             export=lambda llm, folder: save_parts(folder, parts),
             dev=dev,
             compiled=self.compile,
+            masked_mels=self.train_encoder and self.augment is not None,
         )
 
 
