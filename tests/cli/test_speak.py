@@ -25,6 +25,7 @@ from kimi_audio.cli.speak import Speaking, _turns
 from kimi_audio.detokenizer.streaming import Detokenizer
 from kimi_audio.errors import ConfigError
 from kimi_audio.llm.model import AudioLLM
+from kimi_audio.model import KimiAudio
 
 SPEECH = str(Path(__file__).parents[2] / "examples" / "kathleen.flac")
 COMMAND = [sys.executable, "-c", "from kimi_audio.cli import main; main()"]
@@ -148,7 +149,7 @@ def start(*arguments: str | Path, before: str = "") -> subprocess.Popen[str]:
 
 def interrupted(process: subprocess.Popen[str], moment: Callable[[], bool]) -> str:
     """Ctrl-C as soon as `moment` has come; standard error."""
-    for _ in range(600):
+    for _ in range(1800):  # a busy machine is no failure
         if moment():
             break
         time.sleep(0.1)
@@ -181,13 +182,19 @@ def test_ctrl_c_between_two_turns_keeps_the_answers(model: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("existing", [False, True])
-def test_ctrl_c_before_the_first_sound_leaves_nothing(existing: bool, model: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", [["say", "Hello."], ["chat", SPEECH], ["chat"]])
+def test_ctrl_c_before_the_first_sound_leaves_nothing(
+    command: list[str], existing: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_, **__) -> None:
+        signal.raise_signal(signal.SIGINT)
+
     target = tmp_path / "talk.wav"
     if existing:
         target.write_bytes(b"what was there")
-    process = start("chat", "-o", target, "--model", model)
-    errors = interrupted(process, target.exists if not existing else lambda: not time.sleep(3))
-    assert errors in ("kimi-audio: interrupted\n", "\nkimi-audio: interrupted\n")
+    monkeypatch.setattr(KimiAudio, "from_pretrained", interrupt)
+    result = run(*command, "-o", target)
+    assert (result.exit_code, result.stderr) == (130, "kimi-audio: interrupted\n")
     assert target.exists() == existing
     assert not existing or target.read_bytes() == b"what was there"
 
@@ -198,7 +205,7 @@ def test_a_disk_that_gets_full_keeps_what_was_said(command: list[str], talker: s
     target = tmp_path / "long.wav"
     limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))"
     process = start(*command, "-o", target, "--model", talker, before=limited)
-    _, errors = process.communicate("Hello.\n" * 9, timeout=120)
+    _, errors = process.communicate("Hello.\n" * 9, timeout=240)
     assert process.returncode == 2, errors[-1500:]
     told = re.fullmatch(r"kimi-audio: .*long\.wav: File too large; (\d+\.\d) s of speech are in .*long\.wav\n", errors)
     assert told, errors
