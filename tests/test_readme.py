@@ -41,7 +41,8 @@ needs_model = pytest.mark.skipif(not has_bundled_model(), reason="the bundled mo
 
 def test_it_opens_with_commands_that_set_everything_up() -> None:
     first = next(block for language, block in BLOCKS if language == "sh")
-    assert [line.split()[:2] for line in first.splitlines()] == [["./run", name] for name in ("say", "transcribe", "test")]
+    wanted = [["./run", name] for name in ("say", "transcribe", "test")]
+    assert [line.split()[:2] for line in first.splitlines()] == wanted
 
 
 @pytest.mark.parametrize("command", COMMANDS)

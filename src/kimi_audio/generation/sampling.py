@@ -9,6 +9,7 @@ draws are those of the official sampler.
 """
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -71,7 +72,7 @@ class SamplingParams:
             if not accepted:
                 raise ConfigError(f"{name} is {value}; it must be {meaning}")
 
-    @property
+    @cached_property
     def text(self) -> StreamSampling:
         """The options of the text stream."""
         return StreamSampling(
@@ -81,7 +82,7 @@ class SamplingParams:
             self.text_repetition_window_size,
         )
 
-    @property
+    @cached_property
     def audio(self) -> StreamSampling:
         """The options of the audio stream."""
         return StreamSampling(
