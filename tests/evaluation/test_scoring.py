@@ -94,6 +94,14 @@ def test_labels_are_named_by_the_patterns_of_the_benchmark(tmp_path: Path) -> No
         scored(wanted, "cow", "A cow")
 
 
+@pytest.mark.parametrize("content", ["{", "[1]", '{"dog": 5}', '{"dog": [5]}', '{"dog": "bark"}', '{"dog": ["(bark"]}'])
+def test_a_file_of_labels_that_is_none_is_named(content: str, tmp_path: Path) -> None:
+    (tmp_path / "labels.json").write_text(content)
+    wanted = benchmark("label", labels="labels.json", path=tmp_path / "mine.yaml")
+    with pytest.raises(ConfigError, match=r"labels\.json: labels with lists of regular expressions are expected"):
+        make_metric(wanted)
+
+
 @pytest.mark.parametrize(("answer", "predicted"), [("Seven.", "7"), ("to", "2"), ("well", None), (None, None)])
 def test_digits_are_compared_however_written(answer: str | None, predicted: str | None) -> None:
     score = scored(benchmark("digit"), "7", answer)

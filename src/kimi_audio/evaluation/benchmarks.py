@@ -123,10 +123,19 @@ class Benchmark:
         )
 
     def label_patterns(self) -> dict[str, list[str]]:
-        """Label → regular expressions."""
+        """Label → regular expressions. Raises ConfigError when no such file is named, or it holds something else."""
         if self.labels is None:
             raise ConfigError(f"{self.name}: the metric {self.metric} needs a file of labels")
-        return json.loads((self.path.parent / self.labels).read_text(encoding="utf-8"))
+        path = self.path.parent / self.labels
+        try:
+            patterns = json.loads(path.read_text(encoding="utf-8"))
+            if not all(isinstance(names, list) for names in patterns.values()):
+                raise TypeError("not a list")
+            for pattern in (pattern for names in patterns.values() for pattern in names):
+                re.compile(pattern)
+        except (ValueError, AttributeError, TypeError, re.error) as error:
+            raise ConfigError(f"{path}: labels with lists of regular expressions are expected ({error})") from None
+        return patterns
 
     def asking(self) -> dict[str, Any]:
         """All that the answers depend on besides model, data and seed."""

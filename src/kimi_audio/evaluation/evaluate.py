@@ -61,7 +61,7 @@ def asking(adapter: Adapter, benchmark: Benchmark, seed: int = 0) -> Asked:
     """How a model would be asked here and now."""
     added: Any = getattr(adapter, "recipe", None)
     recipe = benchmark.asking() | ({"adapter": added(benchmark)} if added else {})
-    return Asked(json.loads(json.dumps(recipe)), seed, versions(), machine())  # as it will be read back
+    return Asked(json.loads(json.dumps(recipe, default=str)), seed, versions(), machine())  # as it will be read back
 
 
 def predict(
