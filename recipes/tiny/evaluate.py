@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 OWN = Path(__file__).parent / "evaluation"
-HEARD = ("librispeech-mini", "speechocean762", "kathleen", "keywords", "digits", "ravdess", "esc50", "quiet-esc50",
+HEARD = ("librispeech-mini", "speechocean762", "kathleen", "misc", "asterisk", "keywords", "words-gcompris", "digits",
+         "ravdess", "esc50", "quiet-esc50",
          *(str(OWN / f"{name}.yaml") for name in ("quiet-silence", "quiet-noise", "quiet-music", "spoken-questions",
                                                   "written-questions", "range")))  # fmt: skip
 READ_ALOUD = ("say-kathleen", "say-kathleen-mos", "say-kathleen-likeness", "say-kathleen-pace", "say-kathleen-pauses",
