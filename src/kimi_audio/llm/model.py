@@ -11,6 +11,9 @@ also a continuous Whisper feature through the adaptor. The audio branch forks fr
 """
 
 import math
+from collections.abc import Iterator
+from functools import cache
+from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -28,10 +31,17 @@ class LLMOutput(NamedTuple):
     audio_logits: Tensor | None
 
 
+@cache
+def rotary_frequencies(head_dim: int, theta: float, device: torch.device) -> Tensor:
+    """Radians a position of each pair of dimensions: float32 (head_dim / 2,)."""
+    with torch.inference_mode(False):  # what is remembered serves training as well
+        return theta ** -(torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim)
+
+
 def rotary_tables(position_ids_BT: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Cosines and sines (B, 1, T, head_dim) of rotary position embedding, halves convention."""
-    exponents = torch.arange(0, head_dim, 2, dtype=torch.float32, device=position_ids_BT.device) / head_dim
-    angles = position_ids_BT[:, None, :, None].float() * theta**-exponents
+    frequencies = rotary_frequencies(head_dim, theta, position_ids_BT.device)
+    angles = position_ids_BT[:, None, :, None].float() * frequencies
     angles = torch.cat([angles, angles], dim=-1)
     return angles.cos().to(dtype), angles.sin().to(dtype)
 
@@ -136,9 +146,9 @@ class Backbone(nn.Module):
         self.fork = config.kimia_mimo_transformer_from_layer_index
 
     @property
-    def below_fork(self) -> nn.ModuleList:
+    def below_fork(self) -> Iterator[nn.Module]:
         """The layers that both branches share."""
-        return self.layers[: self.fork + 1]
+        return islice(self.layers, self.fork + 1)
 
 
 class AudioLLM(nn.Module):

@@ -26,7 +26,9 @@ class MetricLog:
 
         self.path = run_dir / "metrics.jsonl"
         kept = [line for line in read_metrics(self.path) if line["step"] <= step]
-        self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        shorter = self.path.with_suffix(".tmp")
+        shorter.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        shorter.replace(self.path)  # at once: a kill leaves the old log or the new one
         self._file = self.path.open("a")
         self._board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)
 
