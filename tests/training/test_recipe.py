@@ -1,6 +1,10 @@
 """Recipes from the YAML file to the exported model, on a tiny model folder and tiny sounds."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +21,7 @@ from kimi_audio.llm.model import AudioLLM
 from kimi_audio.tokenizer.acoustic import AcousticEncoder
 from kimi_audio.tokenizer.semantic import SemanticTokenizer
 from kimi_audio.tokenizer.whisper import WhisperEncoder
+from kimi_audio.training.logs import read_metrics
 from kimi_audio.training.recipe import read_recipe, run_recipe
 from kimi_audio.training.recipes.ears import CachedEars
 
@@ -74,6 +79,31 @@ def test_instruction_tuning_from_recipe_to_model(folder):
         run_recipe(folder / "sft.yaml")
     (folder / "sft.yaml").write_text(SFT.replace("steps: 6", "steps: 8"))
     assert run_recipe(folder / "sft.yaml", resume=True).step == 8
+
+
+@pytest.mark.slow
+def test_a_killed_command_resumes_to_the_same_losses(folder):
+    """`kimi-audio train` on a real recipe, killed while it trains: every later loss is that of an unbroken run."""
+
+    def train(run: str, *more: str) -> subprocess.Popen:
+        recipe = folder / f"{run}.yaml"
+        recipe.write_text(SFT.replace("runs/sft", run).replace("steps: 6", "steps: 30"))
+        command = "from kimi_audio.cli import main; main()"
+        return subprocess.Popen([sys.executable, "-c", command, "train", str(recipe), *more], stderr=subprocess.DEVNULL)
+
+    def losses(run: str) -> dict[int, float]:
+        lines = read_metrics(folder / run / "metrics.jsonl")
+        return {line["step"]: line["loss"] for line in lines if "loss" in line}
+
+    assert train("whole").wait() == 0
+    killed, end = train("killed"), time.monotonic() + 300
+    while len(losses("killed")) < 10 and time.monotonic() < end:
+        time.sleep(0.01)
+    killed.kill()
+    assert killed.wait() == -signal.SIGKILL
+    assert 10 <= len(losses("killed")) < 30
+    assert train("killed", "--resume").wait() == 0
+    assert losses("killed") == losses("whole") and len(losses("whole")) == 30
 
 
 def test_recordings_are_heard_once(folder, monkeypatch):

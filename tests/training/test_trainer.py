@@ -89,6 +89,46 @@ def test_accumulating_equals_one_large_batch():
     torch.testing.assert_close(step(4, 8), step(1, 32))
 
 
+def test_a_long_gradient_is_clipped_and_a_short_one_left_alone(tmp_path):
+    def step(clip):
+        objective = Regression()
+        trainer = Trainer(objective, replace(QUICK, clip=clip), tmp_path)
+        kept = {}
+        trainer.optimizer.register_step_pre_hook(
+            lambda *_: kept.update({name: p.grad.clone() for name, p in objective.model.named_parameters()})
+        )
+        metrics = trainer._update(objective.batches(0))
+        return metrics["gradient_norm"], torch.cat([gradient.flatten() for gradient in kept.values()])
+
+    norm, whole = step(clip=1e9)
+    assert float(whole.norm()) == pytest.approx(norm, rel=1e-5)
+    told, clipped = step(clip=norm / 4)
+    assert told == pytest.approx(norm)  # what is logged is the length before
+    torch.testing.assert_close(clipped, whole / 4, rtol=1e-3, atol=1e-6)
+
+
+def test_autocast_computes_in_bfloat16_and_keeps_weights_and_moments_in_float32(tmp_path):
+    seen = []
+
+    class Watched(Regression):
+        def loss(self, batch):
+            seen.append(self.model[0](batch).dtype)
+            return super().loss(batch)
+
+        def evaluate(self):
+            seen.append(self.model[0](torch.zeros(2, 8)).dtype)
+            return super().evaluate()
+
+    config = replace(QUICK, autocast_bf16=True, evaluate_steps=60)
+    objective = Watched()
+    trainer = Trainer(objective, config, tmp_path)
+    result = trainer.fit()
+    assert set(seen) == {torch.bfloat16}
+    assert result.dev["loss"] < 0.3 * objective.target.square().sum() / 3
+    kept = [*objective.model.parameters(), *(s["exp_avg"] for s in trainer.optimizer.state.values())]
+    assert {tensor.dtype for tensor in kept} == {torch.float32}
+
+
 def test_schedule_warms_up_and_ends_at_the_final_rate(tmp_path):
     Trainer(Regression(), QUICK, tmp_path).fit()
     rates = [line["learning_rate"] for line in read_metrics(tmp_path / "metrics.jsonl")]
