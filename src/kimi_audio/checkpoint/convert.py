@@ -3,7 +3,8 @@
 Kimi-Audio's trunk and text branch are a Qwen2.5 (report §3): the same layers under the same names, with
 biases on q, k and v. A Llama layer is the same layer with those biases zero. So a conversion renames
 nothing; `llm_from_hf` fills in the biases and describes the result as a Kimi-Audio configuration without
-an audio branch. Llama 3.1 and later, whose rotary embeddings are stretched, are refused. `kimi_audio.checkpoint.small` makes a whole model folder out of the parts.
+an audio branch. Llama 3.1 and later, whose rotary embeddings are stretched, are refused.
+`kimi_audio.checkpoint.small` makes a whole model folder out of the parts.
 
     config, state = llm_from_hf("Qwen2.5-0.5B")      # text logits equal those of transformers
 """
