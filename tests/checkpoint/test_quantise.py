@@ -24,6 +24,10 @@ from kimi_audio.checkpoint.loading import tensors_of
 from kimi_audio.checkpoint.quantise import Quantised, quality_loss, quantise
 from kimi_audio.errors import CheckpointError
 
+needs_x86 = pytest.mark.skipif(
+    "fbgemm" not in torch.backends.quantized.supported_engines, reason="these kernels are for x86"
+)
+
 
 def matrix(rows, columns, seed=0):
     return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed)) * 0.05
@@ -60,6 +64,7 @@ def test_every_weight_is_near(rows, columns, bits, size, seed):
         assert quantised.bits == 8
 
 
+@needs_x86
 @pytest.mark.parametrize("rows", [1, 3, 70])
 def test_int8_product_is_that_of_dequantised_weights_despite_outliers(rows):
     quantised = quantise(matrix(96, 160), 8)
@@ -74,6 +79,7 @@ def test_int8_product_is_that_of_dequantised_weights_despite_outliers(rows):
     assert torch.equal(Int8Weight(quantised)(torch.zeros(1, 160)), torch.zeros(1, 96))
 
 
+@needs_x86
 @pytest.mark.parametrize(("rows", "outputs"), [(1, 128), (5, 128), (2, 37)])
 def test_int4_product(rows, outputs):
     quantised = quantise(matrix(outputs, 160), 4)

@@ -14,7 +14,7 @@ import math
 import pickle
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,12 @@ class Entry:
     shape: tuple[int, ...]
     start: int
     stop: int
+
+    def rows(self, first: int, last: int) -> "Entry":
+        """Rows `first` to `last` (exclusive) of a matrix, as an entry."""
+        width = (self.stop - self.start) // self.shape[0]
+        start, stop = self.start + first * width, self.start + last * width
+        return replace(self, shape=(last - first, *self.shape[1:]), start=start, stop=stop)
 
 
 def read_json(path: Path) -> dict[str, Any]:

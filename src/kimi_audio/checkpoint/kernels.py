@@ -155,6 +155,11 @@ class QuantEmbedding(nn.Module):
         return F.embedding(ids, self.values_VD).to(self.dtype) * F.embedding(ids, self.scale_V[:, None])
 
 
+def is_fused(weight: str) -> bool:
+    """Whether the layer of a weight may be computed together with others."""
+    return any(weight.endswith(f"{sibling}.weight") for siblings in FUSED for sibling in siblings)
+
+
 def quantisable(module: nn.Module) -> Iterator[str]:
     """Names of the weights that can be quantised: those of linear layers and of the token embedding."""
     for name, layer in module.named_modules():

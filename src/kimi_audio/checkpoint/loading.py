@@ -12,9 +12,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from kimi_audio.checkpoint.files import Entry, TensorFiles
-from kimi_audio.checkpoint.kernels import QuantEmbedding, QuantLinear, install, quantisable
-from kimi_audio.checkpoint.quantise import SCALE_SUFFIX, Bits, Quantised, quantise
+from kimi_audio.checkpoint.files import Entry, TensorFiles, read_tensor
+from kimi_audio.checkpoint.kernels import QuantEmbedding, QuantLinear, install, is_fused, quantisable
+from kimi_audio.checkpoint.quantise import SCALE_SUFFIX, Bits, Quantised, quantise, quantise_blocks
 from kimi_audio.errors import CheckpointError, ConfigError
 
 M = TypeVar("M", bound=nn.Module)
@@ -66,7 +66,8 @@ def load_module(
             raise CheckpointError(f"{files.folder}: tensor {stored[name]} has no place in this model.")
     can_quantise = set(quantisable(module)) if wanted.bits else set()
     quantised: dict[str, Quantised] = {}
-    for names, slot in slots.items():
+    # Biases, then the largest matrices: packing one takes it twice, so that is done while little else is held.
+    for names, slot in sorted(slots.items(), key=lambda item: (item[1].ndim > 1, -item[1].numel())):
         if names[0] not in stored:
             raise CheckpointError(f"{files.folder}: tensor {names[0]} is missing.")
         matrix = _read_quantised(files, stored[names[0]], slot, device)
@@ -76,10 +77,13 @@ def load_module(
             is_embedding = isinstance(module.get_submodule(names[0].removesuffix(".weight")), nn.Embedding)
             bits = 8 if is_embedding else wanted.bits
             if matrix is None:
-                matrix = quantise(files.read(stored[names[0]], device=device), bits)
+                matrix = _quantised_rows(files[stored[names[0]]], stored[names[0]], bits, device)
             elif matrix.bits != bits:
                 matrix = quantise(matrix.dequantise(), bits)
             quantised.update(dict.fromkeys(names, matrix))
+            del matrix
+            if not is_fused(names[0]):
+                install(module, {name: quantised.pop(name) for name in names}, wanted.dtype)
         elif matrix is not None:
             place(module, names, matrix.dequantise(wanted.dtype))
         else:
@@ -148,6 +152,15 @@ def _read_quantised(files: TensorFiles, name: str, slot: Tensor, device: torch.d
             f"config.json asks for {list(slot.shape)}."
         )
     return matrix
+
+
+def _quantised_rows(entry: Entry, name: str, bits: Bits, device: torch.device | str) -> Quantised:
+    """Quantise a matrix while it is read, a block of rows after the other."""
+
+    def read(first: int, last: int) -> Tensor:
+        return read_tensor(name, entry.rows(first, last), device=device)
+
+    return quantise_blocks(read, entry.shape, bits)
 
 
 def tensor_slots(module: nn.Module) -> dict[tuple[str, ...], Tensor]:

@@ -9,7 +9,7 @@ even input in the low half, 8 standing for 0), next to `NAME.weight_scale` in fl
 weight = number · scale. Nothing else distinguishes such a checkpoint. The fast modules are in `kernels`.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -55,7 +55,7 @@ class Quantised:
     def dequantise(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The weight matrix, `[N, K]`."""
         out = torch.empty(self.shape, dtype=dtype, device=self.values.device)
-        rows = _block_rows(self.shape[1])
+        rows = block_rows(self.shape[1])
         for block, values, scale in zip(out.split(rows), self.values.split(rows), self.scale.split(rows), strict=True):
             numbers = Quantised(values, scale).numbers().float()
             groups = scale.float().reshape(len(scale), -1, 1)
@@ -79,14 +79,25 @@ class Quantised:
 
 def quantise(weight_NK: Tensor, bits: Bits) -> Quantised:
     """Quantise a matrix. A matrix whose K is no multiple of 32 gets 8 bits in any case."""
-    whole = bits == 8 or weight_NK.shape[1] % GROUP
-    blocks = weight_NK.detach().split(_block_rows(weight_NK.shape[1]))
-    parts = [(_quantise8 if whole else _quantise4)(block.float()) for block in blocks]
-    values, scale = (torch.cat(column) for column in zip(*parts, strict=True))
+    return quantise_blocks(lambda first, last: weight_NK.detach()[first:last], tuple(weight_NK.shape), bits)
+
+
+def quantise_blocks(read: Callable[[int, int], Tensor], shape: tuple[int, ...], bits: Bits) -> Quantised:
+    """Quantise a matrix `[N, K]` that is never there as a whole: `read` gives the rows from `first` up to `last`."""
+    rows, columns = shape
+    whole, block = bits == 8 or columns % GROUP, block_rows(columns)
+    values = scale = None
+    for first in range(0, rows, block):
+        last = min(first + block, rows)
+        part, part_scale = (_quantise8 if whole else _quantise4)(read(first, last).float())
+        if values is None or scale is None:
+            values, scale = part.new_empty(rows, *part.shape[1:]), part_scale.new_empty(rows, *part_scale.shape[1:])
+        values[first:last], scale[first:last] = part, part_scale
+    assert values is not None and scale is not None, "a matrix has rows"
     return Quantised(values, scale)
 
 
-def _block_rows(columns: int) -> int:
+def block_rows(columns: int) -> int:
     """Rows that are worked on at a time: few enough for their float32 copies to stay small and in the cache."""
     return max(1, 2**18 // columns)
 
