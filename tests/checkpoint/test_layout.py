@@ -200,7 +200,7 @@ BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1 + 2 / 1024, "int4"
     [("float16", "float32"), ("float32", "bfloat16"), ("float16", "float16"), ("float32", "int8"), ("float32", "int4")],
 )
 def test_peak_memory(tmp_path, folder, stored, wanted):
-    big = make_parts(vocab_size=64_000, hidden_size=1024, intermediate_size=2816, num_hidden_layers=4)
+    big = make_parts(vocab_size=12_000, hidden_size=1024, intermediate_size=2816, num_hidden_layers=6)
     big.llm.to(getattr(torch, stored))
     save_parts(tmp_path / "big", big)
     command = [sys.executable, "-c", PEAK, str(folder), str(tmp_path / "big"), wanted]
