@@ -40,8 +40,9 @@ class SemanticTokenizerConfig(WhisperEncoderConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 < self.pooling_position <= self.quantize_position:
-            raise ConfigError(f"pooling_position is {self.pooling_position}; 1 to {self.quantize_position} are possible")
+        last = self.quantize_position
+        if not 0 < self.pooling_position <= last:
+            raise ConfigError(f"pooling_position is {self.pooling_position}; 1 to {last} are possible")
         for name in ("pooling_kernel_size", "quantize_vocab_size"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; at least 1 is needed")

@@ -32,8 +32,9 @@ class WhisperEncoderConfig:
         for name in sizes:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; at least 1 is needed")
-        if self.d_model % self.encoder_attention_heads:
-            raise ConfigError(f"d_model is {self.d_model}; a multiple of the {self.encoder_attention_heads} heads is needed")
+        heads = self.encoder_attention_heads
+        if self.d_model % heads:
+            raise ConfigError(f"d_model is {self.d_model}; a multiple of the {heads} heads is needed")
 
     @classmethod
     def from_dict(cls, config: dict[str, Any]) -> "WhisperEncoderConfig":
