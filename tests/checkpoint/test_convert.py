@@ -24,19 +24,24 @@ SIZES = {
 }
 
 
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 16}  # fmt: skip
+
+
 def hf_llm(kind, tied):
     torch.manual_seed(3)
-    config = {"llama": transformers.LlamaConfig, "qwen2": transformers.Qwen2Config}[kind](
-        **SIZES, tie_word_embeddings=tied, initializer_range=0.3, rope_theta=54321.0
+    rope = LLAMA3 if kind == "llama3" else {"rope_type": "default"}
+    config = {"qwen2": transformers.Qwen2Config}.get(kind, transformers.LlamaConfig)(
+        **SIZES, tie_word_embeddings=tied, initializer_range=0.3, rope_parameters=rope | {"rope_theta": 54321.0}
     )
-    model = {"llama": transformers.LlamaForCausalLM, "qwen2": transformers.Qwen2ForCausalLM}[kind](config)
+    model = {"qwen2": transformers.Qwen2ForCausalLM}.get(kind, transformers.LlamaForCausalLM)(config)
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
             torch.nn.init.normal_(parameter)
     return model.eval()
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+@pytest.mark.parametrize("kind", ["llama", "llama3", "qwen2"])
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize("shard", ["1GB", "60KB"], ids=["single", "sharded"])
 def test_text_logits_equal_transformers(tmp_path, kind, tied, shard):
@@ -46,6 +51,8 @@ def test_text_logits_equal_transformers(tmp_path, kind, tied, shard):
     config, state = llm_from_hf(tmp_path)
     model = AudioLLM(KimiAudioConfig.from_dict(config))
     model.load_state_dict(state, strict=not tied)
+    assert (model.config.rope_scaling is None) == (kind != "llama3")
+    assert KimiAudioConfig.from_dict(model.config.to_dict()) == model.config
 
     ids = torch.randint(0, SIZES["vocab_size"], (2, 17), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -62,6 +69,8 @@ def test_text_logits_equal_transformers(tmp_path, kind, tied, shard):
         ("model_type", "gpt2"),
         ("hidden_act", "gelu"),
         ("rope_scaling", {"rope_type": "yarn", "factor": 4.0}),
+        ("rope_scaling", LLAMA3 | {"low_freq_factor": None}),
+        ("rope_scaling", LLAMA3 | {"high_freq_factor": 0.5}),
         ("head_dim", 7),
         ("use_sliding_window", True),
     ],

@@ -3,13 +3,14 @@
 Kimi-Audio's trunk and text branch are a Qwen2.5 (report §3): the same layers under the same names, with
 biases on q, k and v. A Llama layer is the same layer with those biases zero. So a conversion renames
 nothing; `llm_from_hf` fills in the biases and describes the result as a Kimi-Audio configuration without
-an audio branch. Llama 3.1 and later, whose rotary embeddings are stretched, are refused.
+an audio branch.
 `kimi_audio.checkpoint.small` makes a whole model folder out of the parts.
 
     config, state = llm_from_hf("Qwen2.5-0.5B")      # text logits equal those of transformers
 """
 
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ import torch
 from torch import Tensor
 
 from kimi_audio.checkpoint.files import read_json, read_tensors
-from kimi_audio.errors import CheckpointError
+from kimi_audio.errors import CheckpointError, ConfigError
+from kimi_audio.llm.config import RopeScaling
 
 NUM_RESERVED = 64
 """Special ids reserved after the BPE ids when the source has fewer rows to spare (official: 421)."""
@@ -67,11 +69,13 @@ def _llm_config(source: dict[str, Any], path: Path) -> dict[str, Any]:
     except KeyError as error:
         raise CheckpointError(f"{path}: field {error} is missing.") from error
     rope = source.get("rope_parameters") or source.get("rope_scaling") or {}
-    kind = rope.get("rope_type", rope.get("type", "default"))
+    try:
+        scaling = RopeScaling.from_dict(rope)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}.") from error
     refused = {
         "model_type": source.get("model_type") not in ("llama", "qwen2"),
         "hidden_act": source.get("hidden_act", "silu") != "silu",
-        "rope_scaling": kind != "default",
         "head_dim": source.get("head_dim") not in (None, hidden // n_heads),
         "use_sliding_window": bool(source.get("use_sliding_window")),
     }
@@ -90,6 +94,7 @@ def _llm_config(source: dict[str, Any], path: Path) -> dict[str, Any]:
         "num_key_value_heads": int(source.get("num_key_value_heads") or n_heads),
         "hidden_act": "silu",
         "rms_norm_eps": float(source.get("rms_norm_eps", 1e-6)),
+        "rope_scaling": asdict(scaling) if scaling else None,
         "rope_theta": float(rope.get("rope_theta") or source.get("rope_theta", 10000.0)),
         "max_position_embeddings": int(source.get("max_position_embeddings", 2048)),
         "tie_word_embeddings": bool(source.get("tie_word_embeddings", False)),

@@ -7,6 +7,39 @@ from kimi_audio.errors import ConfigError
 
 
 @dataclass(frozen=True)
+class RopeScaling:
+    """Llama 3.1's way to longer texts: what turns slowly turns `factor` times as slowly.
+
+    Attributes:
+        low_freq_factor, high_freq_factor: what turns less often than the former within
+            `original_max_position_embeddings` positions is slow, more often than the latter as it was; between, a mix.
+    """
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_max_position_embeddings: int
+    rope_type: str = "llama3"
+
+    @classmethod
+    def from_dict(cls, scaling: dict[str, Any]) -> "RopeScaling | None":
+        """From the `rope_scaling` of a `config.json`, None where nothing is scaled; ConfigError for other ways."""
+        kind = scaling.get("rope_type", scaling.get("type", "default"))
+        if kind == "default":
+            return None
+        if kind != cls.rope_type:
+            raise ConfigError(f"rope_scaling of type {kind!r} is not supported; 'llama3' is")
+        names = [field.name for field in fields(cls) if field.name != "rope_type"]
+        if wrong := [name for name in names if type(scaling.get(name)) not in (int, float)]:
+            raise ConfigError(f"rope_scaling: {wrong[0]} is {scaling.get(wrong[0])!r}; a number is expected")
+        return cls(**{name: scaling[name] for name in names})
+
+    def __post_init__(self) -> None:
+        if not (self.factor > 0 and 0 < self.low_freq_factor < self.high_freq_factor):
+            raise ConfigError("rope_scaling: factor above 0 and 0 < low_freq_factor < high_freq_factor are needed")
+
+
+@dataclass(frozen=True)
 class KimiAudioConfig:
     """Sizes, id space and branch layout. Field names are the official ones; `extra` keeps what we do not read.
 
@@ -33,6 +66,7 @@ class KimiAudioConfig:
     kimia_text_output_vocab: int = 152064
     rms_norm_eps: float = 1e-6
     rope_theta: float = 1_000_000.0
+    rope_scaling: RopeScaling | None = None
     max_position_embeddings: int = 8192
     use_whisper_feature: bool = True
     tie_word_embeddings: bool = False
@@ -70,6 +104,8 @@ class KimiAudioConfig:
         for name in cls.required_fields():
             if name not in config:
                 raise KeyError(name)
+        if known.get("rope_scaling") is not None:
+            known["rope_scaling"] = RopeScaling.from_dict(known["rope_scaling"])
         return cls(**known, extra={name: value for name, value in config.items() if name not in names})
 
     @classmethod

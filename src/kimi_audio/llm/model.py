@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kimi_audio.kv_cache import KVCache
-from kimi_audio.llm.config import KimiAudioConfig
+from kimi_audio.llm.config import KimiAudioConfig, RopeScaling
 
 
 class LLMOutput(NamedTuple):
@@ -32,15 +32,22 @@ class LLMOutput(NamedTuple):
 
 
 @cache
-def rotary_frequencies(head_dim: int, theta: float, device: torch.device) -> Tensor:
+def rotary_frequencies(head_dim: int, theta: float, scaling: RopeScaling | None, device: torch.device) -> Tensor:
     """Radians a position of each pair of dimensions: float32 (head_dim / 2,)."""
     with torch.inference_mode(False):  # what is remembered serves training as well
-        return theta ** -(torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim)
+        plain = theta ** -(torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim)
+        if scaling is None:
+            return plain
+        turns = plain * scaling.original_max_position_embeddings / (2 * math.pi)
+        low, high = scaling.low_freq_factor, scaling.high_freq_factor
+        kept = ((turns - low) / (high - low)).clamp(0, 1)
+        return plain * (kept + (1 - kept) / scaling.factor)
 
 
-def rotary_tables(position_ids_BT: Tensor, head_dim: int, theta: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def rotary_tables(position_ids_BT: Tensor, config: KimiAudioConfig, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Cosines and sines (B, 1, T, head_dim) of rotary position embedding, halves convention."""
-    frequencies = rotary_frequencies(head_dim, theta, position_ids_BT.device)
+    device = position_ids_BT.device
+    frequencies = rotary_frequencies(config.head_dim, config.rope_theta, config.rope_scaling, device)
     angles = position_ids_BT[:, None, :, None].float() * frequencies
     angles = torch.cat([angles, angles], dim=-1)
     return angles.cos().to(dtype), angles.sin().to(dtype)
@@ -241,7 +248,7 @@ class AudioLLM(nn.Module):
         assert attention_mask is not None or start == 0 or steps == 1, "several positions after a cache need a mask"
         if position_ids_BT is None:
             position_ids_BT = torch.arange(start, start + steps, device=x_BTD.device)[None]
-        tables = rotary_tables(position_ids_BT, config.head_dim, config.rope_theta, x_BTD.dtype)
+        tables = rotary_tables(position_ids_BT, config, x_BTD.dtype)
         forked = None
         for index, layer in enumerate(model.layers if want_text else model.below_fork):
             x_BTD = layer(x_BTD, tables, attention_mask, cache, index)

@@ -123,7 +123,7 @@ def packed_hidden(
     run_layer = _PackedLayer(row.lengths, compiled)
     x_1ND = llm.embed(row.audio_ids[None], row.text_ids[None], row.continuous_mask[None], row.features or None)
     config, model = llm.config, llm.model
-    tables = rotary_tables(row.positions[None], config.head_dim, config.rope_theta, x_1ND.dtype)
+    tables = rotary_tables(row.positions[None], config, x_1ND.dtype)
     forked = None
     for index, layer in enumerate(model.layers if want_text else model.below_fork):
         x_1ND = run_layer(layer, x_1ND, tables)
