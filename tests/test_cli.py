@@ -310,11 +310,14 @@ def test_train_names_what_is_wrong_in_a_recipe(tmp_path: Path) -> None:
     assert "recipe.yaml" in result.stderr and "juggling" in result.stderr
 
 
-def test_train_says_how_to_install_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kimi_audio.cli.training.find_spec", lambda name: None if name == "jiwer" else True)
-    result = run("train", tmp_path / "recipe.yaml")
+@pytest.mark.parametrize(("command", "extra"), [(("train", "recipe.yaml"), "train"), (("eval", "report", "r"), "eval")])
+def test_a_command_says_how_to_install_what_it_needs(
+    command: tuple[str, ...], extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kimi_audio.cli.common.find_spec", lambda name: None if name == "jiwer" else True)
+    result = run(*command)
     assert result.exit_code == 2
-    assert complaints(result) == ['kimi-audio: training needs jiwer; install with: pip install -e ".[train]"']
+    assert complaints(result) == [f'kimi-audio: this needs jiwer; install with: pip install -e ".[{extra}]"']
 
 
 def test_ctrl_c_ends_cleanly_and_keeps_what_was_printed(model: str) -> None:

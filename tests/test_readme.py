@@ -63,7 +63,7 @@ def test_links_lead_to_files(page: str) -> None:
 
 
 def test_recipes_it_trains_exist() -> None:
-    recipes = re.findall(r"kimi-audio train (\S+/\S+\.yaml)", README)
+    recipes = re.findall(r"(?:kimi-audio|\./run) train (\S+/\S+\.yaml)", README)
     assert recipes and all((ROOT / recipe).exists() for recipe in recipes)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -73,6 +74,12 @@ class Loading:
             there = ", ".join(filter(present.get, present))
             raise ConfigError(f"--device {device}: this machine has none; present is {there}")
         return KimiAudio.from_pretrained(self.model, dtype=self.dtype.value, device=device, load_detokenizer=speaks)
+
+
+def need_extra(extra: str, *modules: str) -> None:
+    """Raise ConfigError, and say how to install them, if modules of an extra of the package are missing."""
+    if missing := [name for name in modules if find_spec(name) is None]:
+        raise ConfigError(f'this needs {", ".join(missing)}; install with: pip install -e ".[{extra}]"')
 
 
 def command(run: Callable[..., None]) -> Callable[..., None]:

@@ -60,12 +60,13 @@ def _list(wanted: bool) -> None:
 
 
 @app.callback()
+@common.command
 def options(
     listing: Annotated[
         bool, typer.Option("--list", callback=_list, is_eager=True, help="Task, metric, size, licence, how to get it.")
     ] = False,
 ) -> None:
-    pass
+    common.need_extra("eval", "jiwer", "whisper_normalizer", "rich")
 
 
 @app.command()

@@ -1,16 +1,11 @@
 """`train`: run a recipe."""
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from kimi_audio.cli import common
-from kimi_audio.errors import ConfigError
-
-EXTRA = ("jiwer", "matplotlib", "tensorboard", "tokenizers")
-"""Modules that only training needs."""
 
 
 @common.command
@@ -19,8 +14,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run's last checkpoint.")] = False,
 ) -> None:
     """Train what a recipe describes. Ctrl-C saves a checkpoint; --resume goes on from it to the same result."""
-    if missing := [name for name in EXTRA if find_spec(name) is None]:
-        raise ConfigError(f'training needs {", ".join(missing)}; install with: pip install -e ".[train]"')
+    common.need_extra("train", "jiwer", "matplotlib", "tensorboard", "tokenizers")
     from kimi_audio.training.recipe import run_recipe
 
     result = run_recipe(recipe, resume=resume)
