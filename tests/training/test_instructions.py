@@ -125,7 +125,7 @@ class Mouth:
 
 def test_a_text_is_asked_for_and_answered_in_both_streams(vocab, cache):
     reader = Reader(vocab, lambda text: list(text.encode()), Mouth(cache), variants=range(1, 3))
-    source = SaySource([{"audio": "b.wav", "text": "no"}], ["Say:", "Read:"], reader)
+    source = SaySource([{"audio": "b.wav", "text": "no"}], Task("say", ["Say:", "Read:"], "text"), reader)
     asked = set()
     for seed in range(20):
         prompt = source.prompt(0, np.random.default_rng(seed))
@@ -136,3 +136,24 @@ def test_a_text_is_asked_for_and_answered_in_both_streams(vocab, cache):
         assert not prompt.features and prompt.text_loss_mask.index(True) == prompt.audio_loss_mask.index(True) - 6
         asked.add(bytes(i for i in prompt.text_ids[: prompt.text_loss_mask.index(True)] if i < 256).decode())
     assert asked == {"Say: no", "Read: no"}
+
+
+class Head(Mouth):
+    """Ears and mouth."""
+
+    def heard(self, key):
+        return self.cache.heard(key)
+
+
+def test_a_text_may_be_asked_for_aloud(vocab, cache):
+    reader = Reader(vocab, lambda text: list(text.encode()), Head(cache))
+    task = Task("say", ["Say:"], "text", spoken={"Say:": ["a.wav"]})
+    source = SaySource([{"audio": "b.wav", "text": "no"}], task, reader)
+    asked = set()
+    for seed in range(20):
+        prompt = source.prompt(0, np.random.default_rng(seed))
+        before = slice(0, prompt.text_loss_mask.index(True))
+        written = bytes(i for i in prompt.text_ids[before] if i < 256).decode()
+        asked.add((written, len(prompt.features)))
+        assert [i for i, m in zip(prompt.audio_ids, prompt.audio_loss_mask, strict=True) if m][-1] == vocab.msg_end
+    assert asked == {("Say: no", 0), ("no", 1)}

@@ -101,6 +101,14 @@ class Task:
     spoken: Mapping[str, Sequence[str]] = field(default_factory=dict)
     spoken_share: float = 0.5
 
+    def instruction(self, rng: np.random.Generator) -> Message:
+        """A drawn wording, written or spoken."""
+        wording = self.instructions[int(rng.integers(len(self.instructions)))]
+        recordings = self.spoken.get(wording, ())
+        if recordings and rng.random() < self.spoken_share:
+            return Message("user", "audio", recordings[int(rng.integers(len(recordings)))])
+        return Message("user", "text", wording)
+
 
 @dataclass(frozen=True)
 class TaskSource:
@@ -120,36 +128,31 @@ class TaskSource:
 
     def prompt(self, index: int, rng: np.random.Generator) -> Prompt:
         row = self.rows[index]
-        asked = [self._instruction(rng), Message("user", "audio", row["audio"])]
+        asked = [self.task.instruction(rng), Message("user", "audio", row["audio"])]
         return self.reader.prompt([*asked, Message("assistant", "text", row[self.task.answer])], rng)
-
-    def _instruction(self, rng: np.random.Generator) -> Message:
-        wording = self.task.instructions[int(rng.integers(len(self.task.instructions)))]
-        recordings = self.task.spoken.get(wording, ())
-        if recordings and rng.random() < self.task.spoken_share:
-            return Message("user", "audio", recordings[int(rng.integers(len(recordings)))])
-        return Message("user", "text", wording)
 
 
 @dataclass(frozen=True)
 class SaySource:
-    """Texts to read aloud, with recordings of them: a mixture source. Rows have `audio` and `text`.
+    """Texts to read aloud, with recordings of them: a mixture source. Rows have `audio` and the field `task.answer`.
 
-    The text follows a drawn wording of the instruction, and is written and spoken side by side in the answer.
+    The text follows the instruction, and is written and spoken side by side in the answer.
     """
 
     rows: Sequence[Mapping[str, Any]]
-    wordings: Sequence[str]
+    task: Task
     reader: Reader
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def prompt(self, index: int, rng: np.random.Generator) -> Prompt:
-        row = self.rows[index]
-        wording = self.wordings[int(rng.integers(len(self.wordings)))]
-        asked = Message("user", "text", f"{wording} {row['text']}")
-        return self.reader.prompt([asked, Message("assistant", "audio-text", (row["audio"], row["text"]))], rng)
+        row, instruction = self.rows[index], self.task.instruction(rng)
+        text = row[self.task.answer]
+        asked = [instruction, Message("user", "text", text)]
+        if instruction.type == "text":
+            asked = [Message("user", "text", f"{instruction.content} {text}")]
+        return self.reader.prompt([*asked, Message("assistant", "audio-text", (row["audio"], text))], rng)
 
 
 @dataclass(frozen=True)

@@ -220,15 +220,17 @@ def _sft_source(data: DataRecipe, manifest: Path, ears: CachedEars, read: Reader
         return ConversationSource(conversations, read)
     rows = read_recordings(manifest, needs=[data.answer])
     wordings = instructions(data.task) if data.instructions is None else _lines(data.instructions)
-    if data.task == SAY:
-        ears.learn_to_say([row["audio"] for row in rows])
-        return SaySource(rows, wordings, read)
     spoken: dict[str, list[str]] = {}
     for row in read_recordings(data.spoken, needs=["text"]) if data.spoken else []:
         spoken.setdefault(row["text"], []).append(row["audio"])
-    heard = [row["audio"] for row in rows] + [audio for audios in spoken.values() for audio in audios]
-    ears.hear(heard, read.variants)
-    return TaskSource(rows, Task(data.task, wordings, data.answer, spoken), read)
+    task, recorded = Task(data.task, wordings, data.answer, spoken), [row["audio"] for row in rows]
+    asked = [audio for audios in spoken.values() for audio in audios]
+    if data.task == SAY:
+        ears.learn_to_say(recorded)
+        ears.hear(asked, read.variants)
+        return SaySource(rows, task, read)
+    ears.hear([*recorded, *asked], read.variants)
+    return TaskSource(rows, task, read)
 
 
 def _first(source: Source, items: int) -> list[Prompt]:
