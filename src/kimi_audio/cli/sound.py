@@ -147,7 +147,7 @@ def _devices(what: str) -> Iterator[Any]:
         import sounddevice  # pyright: ignore[reportMissingImports]
     except (ImportError, OSError):
         raise ConfigError(
-            f"no {what}: this needs the package sounddevice (pip install 'kimi-audio[live]') and PortAudio"
+            f"no {what}: this needs the package sounddevice (pip install -e '.[live]') and PortAudio"
         ) from None
     try:
         yield sounddevice
