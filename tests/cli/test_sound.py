@@ -68,7 +68,7 @@ def test_no_microphone_and_no_package(devices: Any, monkeypatch: pytest.MonkeyPa
         sound.hear()
     monkeypatch.setitem(sys.modules, "sounddevice", None)
     assert not sound.has_microphone()
-    with pytest.raises(ConfigError, match=r"no loudspeaker: .*pip install 'kimi-audio\[live\]'"):
+    with pytest.raises(ConfigError, match=r"no loudspeaker: .*pip install -e '.\[live\]'"):
         sound.require_loudspeaker()
 
 
