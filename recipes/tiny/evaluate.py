@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 OWN = Path(__file__).parent / "evaluation"
 HEARD = ("librispeech-mini", "speechocean762", "kathleen", "misc", "asterisk", "keywords", "words-gcompris", "digits",
@@ -27,8 +28,8 @@ ANSWERS_ALOUD = 60
 VOICE_SAMPLES = 20
 
 
-def run(*command: object, **options: object) -> None:
-    subprocess.run([str(part) for part in command], check=True, **options)  # pyright: ignore[reportCallIssue, reportArgumentType]
+def run(*command: object, stdin: BinaryIO | None = None) -> None:
+    subprocess.run([str(part) for part in command], check=True, stdin=stdin)
 
 
 def speak(kind: str, shared: Path, models: Path, work: Path) -> Path:
