@@ -151,15 +151,13 @@ class KimiAudio:
             learn_speech=self.habits.history_text_eos,
         )
 
-    def recent(
-        self, messages: Conversation, output_type: OutputType = "text", *, room: int = ANSWER_POSITIONS
-    ) -> list[Message]:
-        """The newest turns of a conversation that leave `room` positions for the answer, beginning with a user's.
+    def recent(self, messages: Conversation, output_type: OutputType = "text") -> list[Message]:
+        """The newest turns of a conversation that leave room for the answer, beginning with a user's.
 
         The last message is always among them. Sounds are heard for this; what `listen` returns is heard already.
         """
         kept = messages_from(messages)
-        while len(kept) > 1 and len(self.prompt(kept, output_type)) + room > POSITIONS[output_type]:
+        while len(kept) > 1 and len(self.prompt(kept, output_type)) + ANSWER_POSITIONS > POSITIONS[output_type]:
             following = (at for at in range(1, len(kept)) if kept[at].role == "user")
             kept = kept[next(following, -1) :]
         return kept

@@ -119,8 +119,9 @@ class Ratings:
 
     def __str__(self) -> str:
         """A table: the figures, and the answers that the judge rates two points or more off."""
-        title = (f"{len(self.rows)} answers rated 1-5: rank correlation {self.correlation:.2f}, {self.bias:+.1f} on "
-                 f"average, {len(self.rows) - len(self.given)} without a rating")  # fmt: skip
+        figures = f"rank correlation {self.correlation:.2f}, {self.bias:+.1f} on average, " if self.given else ""
+        title = (f"{len(self.rows)} answers rated 1-5: {figures}"
+                 f"{len(self.rows) - len(self.given)} without a rating")  # fmt: skip
         far = [(row.question, row.reference, row.answer, str(row.score), f"{row.judged or '-'}")
                for row in self.rows if row.judged is None or abs(row.judged - row.score) >= 2]  # fmt: skip
         return _table(title, ("question", "reference", "answer", "right", "judged"), far)
