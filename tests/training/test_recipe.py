@@ -316,9 +316,10 @@ text_loss: false
 augment: {variants: 1, clean: false}
 regularisation: {corrupt_codes: 0.1}
 rates: {llm: 0, llm.model.mimo_layers: 1, llm.model.mimo_norm: 1, llm.mimo_output: 1}
-train: {steps: 3, learning_rate: 5e-3}
+train: {steps: 3, learning_rate: 5e-3, evaluate_steps: 3}
 data:
   - {manifest: tones.jsonl, task: say, weight: 1, dev: tones.jsonl, dev_items: 4}
+  - {manifest: others.jsonl, task: say, weight: 1, instructions: texts.txt, dev: others.jsonl}
   - {manifest: talk.jsonl, weight: 1}
 """
 
@@ -330,14 +331,16 @@ def test_an_audio_branch_learns_to_speak_while_the_rest_stands_still(folder):
     question = {"role": "user", "message_type": "audio", "content": "3.wav"}
     answer = {"role": "assistant", "message_type": "audio-text", "content": ["4.wav", "hm"]}
     write_lines(folder / "talk.jsonl", [{"messages": [question, answer]}])
+    (folder / "others.jsonl").write_text((folder / "tones.jsonl").read_text())
     (folder / "speak.yaml").write_text(SPEAK)
     recipe = read_recipe(folder / "speak.yaml")
     # Answers are learned from the recording itself, by its codes alone; what is heard is varied and has features.
-    ears = recipe.build().mixture.sources[1].reader.ears
+    ears = recipe.build().mixture.sources[2].reader.ears
     said, heard = (str(folder / name) for name in ("4.wav", "3.wav"))
     assert ears.said(said).features is None and ears.heard(variant_key(heard, 1)).features is not None
     assert said not in ears.cache and heard not in ears.cache
-    assert run_recipe(folder / "speak.yaml").finished
+    result = run_recipe(folder / "speak.yaml")
+    assert result.finished and result.dev["say_loss"] != result.dev["others_loss"]
     trained = load_parts(folder / "runs/speak/model").llm
     config, before = trained.config, parts.llm.state_dict()
     assert (config.kimia_mimo_layers, config.kimia_mimo_transformer_from_layer_index) == (1, 0)

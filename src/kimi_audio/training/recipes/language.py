@@ -37,7 +37,8 @@ class DataRecipe:
 
     Attributes:
         answer: field of the recordings that holds the right answer.
-        dev: manifest of the same kind; the mean loss on its first `dev_items` is reported.
+        dev: manifest of the same kind; the mean loss on its first `dev_items` is reported, under the name of the task,
+            or of the manifest where that is taken.
         instructions: file of wordings, one a line, instead of the bundled ones of `task`.
         spoken: manifest of recordings of wordings (`text` as in the file), drawn half of the time where there is one.
     """
@@ -138,7 +139,8 @@ class SftRecipe(LanguageRecipe):
             sources.append(_sft_source(data, data.manifest, ears, read))
             if data.dev is not None:
                 source = _sft_source(data, data.dev, ears, replace(read, variants=CLEAN))
-                dev[data.task or data.manifest.stem] = _first(source, data.dev_items)
+                name = data.task or data.manifest.stem
+                dev[data.dev.stem if name in dev else name] = _first(source, data.dev_items)
         mixture = Mixture(sources, [data.weight for data in self.data], self.capacity, self.train.seed)
         objective = self.objective(parts, vocab, mixture, dev)
         return replace(objective, text_loss=self.text_loss, guide_attention=self.guide_attention)
