@@ -16,7 +16,6 @@ from replies import ANSWERS_EACH, MACHINE, lines, manifests
 from kimi_audio.data.manifest import read_conversations, read_recordings
 from kimi_audio.training.objectives.sft import instructions
 
-
 RECIPE = Path(sys.path[0])
 
 
