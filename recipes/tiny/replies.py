@@ -1,16 +1,12 @@
 """What the small model says: answers and texts for its own voice, and the manifests that teach it to speak them.
 
     python recipes/tiny/replies.py lines QUESTIONS.jsonl… --texts SENTENCES.tsv --voice piper:joe > lines.tsv
-    python recipes/tiny/replies.py manifests lines.tsv WAVS OUT --questions QUESTIONS.jsonl… --own VOICE.train.jsonl
+    python recipes/tiny/replies.py manifests lines.tsv WAVS OUT --questions QUESTIONS.jsonl… --read READ.train.jsonl
 
 QUESTIONS are manifests of conversations, spoken (`questions.train.jsonl`) or written. `lines` gives each different
 answer and some sentences to the voice of the assistant, a line each (`name <TAB> voice <TAB> speed <TAB> text`), for a
 synthesiser. `manifests` writes `talk` (conversations whose answers are written and spoken) and `say` (texts to read
-aloud: the same answers and sentences), both as `.train.jsonl` and `.dev.jsonl`.
-
-The synthesiser teaches what to pronounce; VOICE, the few recordings of a person, how. `talk` asks for the machine's
-voice, as the instructions of `text/machine_voice.txt` do for `say`; what asks for none is answered in the person's. For
-that `own` has the recordings as answers to anything, whether they fit or not: no words are learned from it.
+aloud: the same answers and sentences, and the recordings of READ), both as `.train.jsonl` and `.dev.jsonl`.
 """
 
 import argparse
@@ -24,9 +20,6 @@ from typing import Any
 import soundfile
 
 MAX_CHARACTERS, MAX_SECONDS = 110, 9.0
-MACHINE = {"role": "user", "message_type": "text", "content": "Answer in the machine's voice."}
-ANSWERS_EACH = 3
-"""Conversations of `own` for each recording."""
 
 
 def name_of(text: str) -> str:
@@ -78,29 +71,19 @@ def manifests(args: argparse.Namespace) -> None:
         audio = args.wavs / f"{name}.wav"
         if audio.exists() and (duration := soundfile.info(audio).duration) <= MAX_SECONDS:
             spoken[text] = {"audio": str(audio.resolve()), "duration": round(duration, 3), "text": text}
-    conversations = list(answers(args.questions))
-    talk = [
-        {"messages": [MACHINE, *row["messages"][:-1], _said(spoken[text]["audio"], text)]}
-        for row, text in conversations
-        if text in spoken
-    ]
-    rng = random.Random(0)
-    recorded = [json.loads(line) for path in args.own for line in path.read_text(encoding="utf-8").splitlines()]
-    own = [
-        {"messages": [*row["messages"][:-1], _said(recording["audio"], recording["text"])]}
-        for recording in recorded
-        for row, _ in rng.sample(conversations, ANSWERS_EACH)
-    ]
-    aloud = list(spoken.values())
-    for kind, rows in (("talk", talk), ("own", own), ("say", aloud)):
+    talk = []
+    for row, text in answers(args.questions):
+        if text in spoken:
+            answer = {"role": "assistant", "message_type": "audio-text", "content": [spoken[text]["audio"], text]}
+            talk.append({"messages": [*row["messages"][:-1], answer]})
+    read = [json.loads(line) for path in args.read for line in path.read_text(encoding="utf-8").splitlines()]
+    aloud = [{name: row[name] for name in ("audio", "duration", "text")} for row in [*spoken.values(), *read]]
+    aloud = [row for row in aloud if row["duration"] <= MAX_SECONDS]
+    for kind, rows in (("talk", talk), ("say", aloud)):
         for split, chosen in (("dev", rows[::50]), ("train", [row for n, row in enumerate(rows) if n % 50])):
             path = args.out / f"{kind}.{split}.jsonl"
             path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in chosen), encoding="utf-8")
             print(f"{path.name}: {len(chosen)}")
-
-
-def _said(audio: str, text: str) -> dict[str, Any]:
-    return {"role": "assistant", "message_type": "audio-text", "content": [audio, text]}
 
 
 def main() -> None:
@@ -118,7 +101,7 @@ def main() -> None:
     second.add_argument("wavs", type=Path)
     second.add_argument("out", type=Path)
     second.add_argument("--questions", type=Path, nargs="+", default=[])
-    second.add_argument("--own", type=Path, nargs="*", default=[])
+    second.add_argument("--read", type=Path, nargs="*", default=[])
     second.set_defaults(run=manifests)
     args = parser.parse_args()
     args.run(args)

@@ -70,27 +70,6 @@ def test_regularisation_changes_the_input_and_never_the_labels(vocab, make_promp
     assert torch.equal(same.text_ids, row.text_ids) and same.features is row.features
 
 
-def test_speech_loses_its_words_whole_documents_at_a_time(vocab, make_prompt):
-    spoken = [make_prompt(20, 30, 25, seed) for seed in range(40)]
-    written = replace(spoken[0], audio_loss_mask=[False] * len(spoken[0]))
-    row = PackedRow.of([*spoken, written])
-    changed = regularise(row, Regularisation(drop_text=0.5), vocab, np.random.default_rng(0))
-    dropped = 0
-    for start in range(0, len(row.text_ids), len(written)):
-        here = slice(start, start + len(written))
-        before, after = row.text_ids[here], changed.text_ids[here]
-        words = before < vocab.num_base_tokens
-        learned = ((changed.text_at >= here.start) & (changed.text_at < here.stop)).any()
-        if torch.equal(before, after):
-            assert learned
-            continue
-        dropped += 1
-        assert (after[words] == vocab.text_blank).all() and torch.equal(after[~words], before[~words]) and not learned
-        assert here.stop < len(row.text_ids), "what is only written keeps its words"
-    assert 10 <= dropped <= 30
-    assert torch.equal(changed.audio_at, row.audio_at) and torch.equal(changed.audio_labels, row.audio_labels)
-
-
 def test_batches_are_the_same_from_any_start(llm, vocab, source):
     settings = Regularisation(corrupt_text=0.3, mask_features=0.3)
     objective = LanguageObjective(llm, Mixture([source], [1], 32, seed=5), vocab, regularisation=settings)

@@ -12,7 +12,7 @@ blank. Prompts of different lengths are padded on the left, so that all rows wri
 """
 
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -109,18 +109,12 @@ def decode(
         raise ConfigError("this model has no audio branch (kimia_mimo_layers is 0); ask for output_type 'text'")
     speaks = output_type == "both"
     batch = _Batch(llm, prompts, vocab.text_blank, speaks, max(budgets))
-    wordless = None
-    if speaks and params.audio_guidance:
-        blanked = [_without_words(prompt, vocab) for prompt in prompts]
-        wordless = _Batch(llm, blanked, vocab.text_blank, speaks, max(budgets))
     given = [None] * len(prompts) if texts is None else [[*text, vocab.text_eos] for text in texts]
     rows = [_Row(index, limit, text) for index, (limit, text) in enumerate(zip(budgets, given, strict=True))]
     for index in range(max(budgets)):
         # What is given is not drawn; and when all has been written, only speech is left to decide.
         want_text = texts is None and not all(row.text_done for row in rows)
         text_logits_NV, audio_logits_NV = batch.forward(want_text)
-        if wordless is not None and audio_logits_NV is not None:
-            audio_logits_NV = guided(audio_logits_NV, wordless.forward(False)[1], params.audio_guidance)
         for n, row in enumerate(rows):
             if row.forbidden is not None and text_logits_NV is not None:
                 text_logits_NV[n, row.forbidden] = -torch.inf
@@ -148,13 +142,9 @@ def decode(
         if not going:
             return
         batch.feed(fed)
-        if wordless is not None:
-            wordless.feed([(vocab.text_blank, audio_id) for _, audio_id in fed])
         if 2 * len(going) <= len(rows):
             rows = [rows[n] for n in going]
             batch.keep(going)
-            if wordless is not None:
-                wordless.keep(going)
 
 
 def collect(steps: Iterable[Step], vocab: Vocabulary, rows: int) -> list[Answer]:
@@ -169,18 +159,6 @@ def collect(steps: Iterable[Step], vocab: Vocabulary, rows: int) -> list[Answer]
             if index >= AUDIO_DELAY and audio_id != vocab.text_blank:
                 answers[row].audio_ids.append(audio_id)
     return answers
-
-
-def guided(logits_NV: Tensor, wordless_NV: Tensor | None, guidance: float) -> Tensor:
-    """Logits moved away from those that know no words; what the head cannot write stays at minus infinity."""
-    assert wordless_NV is not None
-    moved_NV = logits_NV + guidance * (logits_NV - wordless_NV)
-    return torch.where(logits_NV.isneginf(), logits_NV, moved_NV)
-
-
-def _without_words(prompt: Prompt, vocab: Vocabulary) -> Prompt:
-    """`prompt` with blanks for its text; roles, marks and sounds stay."""
-    return replace(prompt, text_ids=[i if i >= vocab.num_base_tokens else vocab.text_blank for i in prompt.text_ids])
 
 
 @dataclass

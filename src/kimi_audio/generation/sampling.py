@@ -43,9 +43,6 @@ class SamplingParams:
         *_top_k: draw among the k likeliest ids; 0 among all.
         *_repetition_penalty: above 1 makes the last ids less likely (1 is off).
         *_repetition_window_size: how many of them; the penalty waits until there are more than that.
-        audio_guidance: classifier-free guidance of the audio stream: how much farther its logits move away from those
-            without any words to say, at the cost of a second audio branch; 0 is off. For models trained with
-            `drop_text`.
         max_new_tokens: limit on decoding steps; -1 fills the official budget (see `budget`).
 
     Raises:
@@ -60,7 +57,6 @@ class SamplingParams:
     audio_repetition_window_size: int = 64
     text_repetition_penalty: float = 1.0
     text_repetition_window_size: int = 16
-    audio_guidance: float = 0.0
     max_new_tokens: int = -1
 
     def __post_init__(self) -> None:

@@ -42,15 +42,12 @@ class Regularisation:
         label_smoothing: probability spread over all ids.
         corrupt_text: share of the answer's ids that are replaced by random ones in the input (not in the labels).
         corrupt_codes: likewise of the codes that the assistant speaks, so that it follows the text, not its own voice.
-        drop_text: share of spoken documents that lose all their words, so that speech learned without text guides
-            speech with it (classifier-free guidance).
         mask_features: share of cached continuous features that are hidden, in spans of 1–4 (their codes stay).
     """
 
     label_smoothing: float = 0.0
     corrupt_text: float = 0.0
     corrupt_codes: float = 0.0
-    drop_text: float = 0.0
     mask_features: float = 0.0
 
 
@@ -185,8 +182,6 @@ def _cross_entropy(head: nn.Module, x_ND: Tensor, at: Tensor, labels: Tensor, sm
 
 def regularise(row: PackedRow, settings: Regularisation, vocab: Vocabulary, rng: np.random.Generator) -> PackedRow:
     """`row` with some answer ids corrupted and some features hidden; a new row, the labels unchanged."""
-    if settings.drop_text:
-        row = _without_words(row, settings.drop_text, vocab, rng)
     text_ids, audio_ids = row.text_ids, row.audio_ids
     if settings.corrupt_text:
         text_ids = _corrupted(text_ids, row.text_at + 1, settings.corrupt_text, range(vocab.num_base_tokens), rng)
@@ -198,22 +193,6 @@ def regularise(row: PackedRow, settings: Regularisation, vocab: Vocabulary, rng:
     if settings.mask_features:
         features = [hide_spans(feature, settings.mask_features, rng) for feature in features]
     return replace(row, text_ids=text_ids, audio_ids=audio_ids, features=features)
-
-
-def _without_words(row: PackedRow, share: float, vocab: Vocabulary, rng: np.random.Generator) -> PackedRow:
-    """`row` with the words of a share of its spoken documents blanked; their text is not learned either."""
-    document_N = torch.repeat_interleave(torch.arange(len(row.lengths)), torch.tensor(row.lengths))
-    dropped_D = torch.from_numpy(rng.random(len(row.lengths)) < share)
-    spoken_D = torch.zeros_like(dropped_D).index_fill_(0, document_N[row.audio_at], True)
-    dropped_N = (dropped_D & spoken_D)[document_N]
-    kept = ~dropped_N[row.text_at]
-    words_N = row.text_ids < vocab.num_base_tokens
-    return replace(
-        row,
-        text_ids=row.text_ids.masked_fill(dropped_N & words_N, vocab.text_blank),
-        text_at=row.text_at[kept],
-        text_labels=row.text_labels[kept],
-    )
 
 
 def _corrupted(ids: Tensor, at: Tensor, share: float, alphabet: range, rng: np.random.Generator) -> Tensor:
