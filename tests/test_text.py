@@ -17,6 +17,17 @@ def test_round_trip(text: str) -> None:
     assert TOKENIZER.decode(TOKENIZER.encode(text)) == text
 
 
+@given(st.text(), st.integers(1, 3))
+def test_spelled_text_is_the_same_text(text: str, letters: int) -> None:
+    assert TOKENIZER.decode(TOKENIZER.spell(text, letters)) == text
+
+
+def test_spelling_cuts_words_from_their_start_and_nothing_else() -> None:
+    for letters, pieces in ((1, " |t|h|e|m|!"), (2, " |th|em|!"), (3, " the|m|!"), (4, " the|m|!")):
+        ids = TOKENIZER.spell(" them!", letters)
+        assert [TOKENIZER.decode([i]) for i in ids] == pieces.replace("em", "e|m").split("|")
+
+
 @given(st.lists(st.integers(-5, 400)))
 def test_streamed_pieces_join_to_the_whole(ids: list[int]) -> None:
     stream = TOKENIZER.stream()

@@ -28,7 +28,7 @@ from kimi_audio.checkpoint.layout import ModelParts, load_parts, save_parts
 from kimi_audio.detokenizer.streaming import Detokenizer, Noise, StreamConfig
 from kimi_audio.errors import ConfigError
 from kimi_audio.generation import AnswerStream, Reply, SamplingParams, budget, collapse_loops, decode
-from kimi_audio.generation.decode import POSITIONS
+from kimi_audio.generation.decode import POSITIONS, Step
 from kimi_audio.generation.speech_text import spoken_pieces
 from kimi_audio.generation.transcript import Transcript, TranscriptSegment, join_texts
 from kimi_audio.messages import Conversation, Message, messages_from
@@ -59,6 +59,8 @@ class Habits:
         transcribe_instruction: asks for the words of the sound that follows it.
         max_segment_seconds: longest piece of a recording that is transcribed at once.
         say_instruction: asks to read the text that follows it aloud.
+        speech_letters: the model learned to speak from text in pieces of at most so many letters (`TextTokenizer.spell`).
+            Its answers are written first, and then said in that spelling.
         max_say_characters: longest piece of a text that is read aloud at once.
         join_sentences: read short sentences aloud together; not for a model that learned single ones.
         history_text_eos: an assistant's earlier answers end with ``text_eos``, as in the fine-tuning code; the
@@ -69,6 +71,7 @@ class Habits:
     max_segment_seconds: float = 30.0
     history_text_eos: bool = False
     say_instruction: str = "Please read the following text aloud:"
+    speech_letters: int | None = None
     max_say_characters: int = 200
     join_sentences: bool = True
 
@@ -218,8 +221,7 @@ class KimiAudio:
         """
         for piece in spoken_pieces(text, self.habits.max_say_characters, self.habits.join_sentences):
             prompt = self.prompt([Message("user", "text", f"{self.habits.say_instruction} {piece}")], "both")
-            ids = self.tokenizer.encode(piece)
-            with closing(self._answer(prompt, "both", seed, speech, options, reads=ids)) as answer:
+            with closing(self._answer(prompt, "both", seed, speech, options, reads=piece)) as answer:
                 yield from (sound for sound in answer if isinstance(sound, np.ndarray))
 
     def revoice(
@@ -324,9 +326,9 @@ class KimiAudio:
         speech: StreamConfig | None,
         options: Mapping[str, Any],
         break_loops: bool = False,
-        reads: Sequence[int] | None = None,
+        reads: str | None = None,
     ) -> AnswerStream:
-        """The answer to a prompt; `reads` are text ids to be said instead of an answer."""
+        """The answer to a prompt; `reads` is a text to be said instead of an answer."""
         if output_type not in get_args(OutputType):
             raise ConfigError(f"output_type is {output_type!r}; it must be 'text' or 'both'")
         params = self._params(options)
@@ -334,21 +336,44 @@ class KimiAudio:
         voice = None
         if output_type == "both":
             voice = self._mouth().stream(_noise(seed), speech)
-        if reads is not None:
-            limit = min(limit, CODES_PER_TEXT_ID * len(reads) + SPARE_CODES)
         generator = None if seed is None else torch.Generator(self.llm.model.norm.weight.device).manual_seed(seed)
-        steps = decode(
-            self.llm,
-            self.vocab,
-            [prompt],
-            [limit],
-            params,
-            output_type=output_type,
-            generator=generator,
-            break_loops=break_loops,
-            texts=None if reads is None else [reads],
-        )
+        if reads is not None:
+            steps = self._say_steps(prompt, reads, limit, params, generator)
+        elif output_type == "both" and self.habits.speech_letters:
+            steps = self._write_then_say(prompt, limit, params, generator, break_loops)
+        else:
+            steps = decode(self.llm, self.vocab, [prompt], [limit], params, output_type=output_type,
+                           generator=generator, break_loops=break_loops)  # fmt: skip
         return AnswerStream(steps, self.vocab, self.tokenizer, voice, break_loops)
+
+    def _say_steps(
+        self, prompt: Prompt, text: str, limit: int, params: SamplingParams, generator: torch.Generator | None
+    ) -> Generator[Step, None, None]:
+        """Steps that say a given text."""
+        letters = self.habits.speech_letters
+        ids = self.tokenizer.spell(text, letters) if letters else self.tokenizer.encode(text)
+        limit = min(limit, CODES_PER_TEXT_ID * len(ids) + SPARE_CODES)
+        return decode(self.llm, self.vocab, [prompt], [limit], params, output_type="both", generator=generator,
+                      texts=[ids])  # fmt: skip
+
+    def _write_then_say(
+        self, prompt: Prompt, limit: int, params: SamplingParams, generator: torch.Generator | None, break_loops: bool
+    ) -> Generator[Step, None, None]:
+        """Steps that write an answer, as if only that were wanted, and then steps that say it, sentence by sentence."""
+        vocab = self.vocab
+        asked = replace(prompt, audio_ids=[vocab.speech_ct if i == vocab.speech_ctd else i for i in prompt.audio_ids])
+        written: list[int] = []
+        for step in decode(self.llm, vocab, [asked], [limit], params, generator=generator, break_loops=break_loops):
+            written += step.text_ids
+            yield step
+        if vocab.text_eos not in written:  # the limit cut it short; what follows is not written
+            yield Step([0], [vocab.text_eos], [vocab.text_blank], [])
+        text = self.tokenizer.decode(collapse_loops(written) if break_loops else written)
+        if not any(map(str.isalnum, text)):
+            return
+        for piece in spoken_pieces(text, self.habits.max_say_characters, self.habits.join_sentences):
+            for step in self._say_steps(prompt, piece, limit, params, generator):
+                yield step._replace(text_ids=[vocab.text_blank])
 
     def _mouth(self) -> Detokenizer:
         if self.detokenizer is None:

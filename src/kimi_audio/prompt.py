@@ -76,6 +76,7 @@ def build_prompt(
     training: bool = False,
     learn_speech: bool = False,
     open_answer: bool = True,
+    encode_spoken: Callable[[str], list[int]] | None = None,
 ) -> Prompt:
     """Lay out a conversation.
 
@@ -90,6 +91,7 @@ def build_prompt(
             ``text_eos``, and both streams carry loss, the ``msg_end`` that ends the sound included. The official
             fine-tuning code does neither.
         open_answer: end with the start of the assistant's next turn, for the model to go on.
+        encode_spoken: the same as `encode_text` for the text of spoken answers, if it is another.
 
     Raises:
         DataError: when the text of an audio-text message outlasts its sound.
@@ -108,7 +110,7 @@ def build_prompt(
                 # Only a turn that ends in sound says what it wants back: the official prompt does so too.
                 prompt.add([vocab.speech_ct if output_type == "text" else vocab.speech_ctd], [blank])
         else:
-            _add_spoken_answer(prompt, message, vocab, encode_text, listen, learn_speech)
+            _add_spoken_answer(prompt, message, vocab, encode_spoken or encode_text, listen, learn_speech)
         if turn_ends:
             prompt.add([vocab.msg_end], [blank], audio_loss=learn_speech and message.type == "audio-text")
     if open_answer:

@@ -11,6 +11,7 @@ characters, not the special id.
 import base64
 import binascii
 import codecs
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -80,6 +81,11 @@ class TextTokenizer:
     def encode(self, text: str) -> list[int]:
         """Text ids of `text`; names of special tokens in it are ordinary characters."""
         return self._bpe.encode_ordinary(text)
+
+    def spell(self, text: str, letters: int) -> list[int]:
+        """Text ids of `text` cut into pieces of at most so many letters: more ids than `encode` gives, and few kinds."""
+        pieces = re.findall(rf"\s?[^\W\d_]{{1,{letters}}}|\s?\S|\s+", text)
+        return [i for piece in pieces for i in self._bpe.encode_ordinary(piece)]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of `ids`. Special and audio ids are dropped; bytes that are not UTF-8 become U+FFFD."""

@@ -151,6 +151,34 @@ def test_it_speaks_whatever_the_weights_are_in(dtype: str, model: KimiAudio, tmp
     assert sound.dtype == np.float32 and len(sound) > 10_000 and np.isfinite(sound).all()
 
 
+def test_texts_are_spelled_for_models_that_learned_it_so(model: KimiAudio, monkeypatch: pytest.MonkeyPatch) -> None:
+    spelled: list[tuple[str, int]] = []
+
+    def spell(text: str, letters: int) -> list[int]:
+        spelled.append((text, letters))
+        return model.tokenizer.encode(text)
+
+    monkeypatch.setattr(model.tokenizer, "spell", spell)
+    plain = np.concatenate(list(model.say("Hello.", seed=1, **DRAWN)))
+    assert not spelled
+    monkeypatch.setattr(model, "habits", replace(model.habits, speech_letters=2))
+    assert np.array_equal(np.concatenate(list(model.say("Hello.", seed=1, **DRAWN))), plain)
+    assert spelled == [("Hello.", 2)]
+
+
+def test_a_model_that_spells_writes_first_and_then_says_it(model: KimiAudio, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = model.generate(QUESTION, "text", max_new_tokens=40)
+    monkeypatch.setattr(model, "habits", replace(model.habits, speech_letters=2))
+    answer = model.stream(QUESTION, **SPOKEN)
+    are_texts = [isinstance(piece, str) for piece in answer]
+    assert True in are_texts and False in are_texts and are_texts == sorted(are_texts, reverse=True)
+    assert answer.reply.text == alone.text and answer.reply.codes
+    stopped = model.stream(QUESTION, **SPOKEN)
+    next(piece for piece in stopped if isinstance(piece, np.ndarray))
+    stopped.close()
+    assert list(stopped) == [] and 0 < len(stopped.reply.codes) < len(answer.reply.codes)
+
+
 def test_an_answer_without_any_sound_is_one_of_no_length() -> None:
     model = tiny_model(speaks=True)
     model.llm.mimo_output.weight.data.zero_()  # no id of the audio stream is ever a code

@@ -56,12 +56,14 @@ class Reader:
         ears: hears recordings by their keys.
         variants: numbers of the variants of each recording, 0 the clean one; each time it is read one is drawn. What
             the assistant says is always clean.
+        encode_spoken: as `encode_text`, for what the assistant says, if it is another.
     """
 
     vocab: Vocabulary
     encode_text: Callable[[str], list[int]]
     ears: Ears
     variants: range = CLEAN
+    encode_spoken: Callable[[str], list[int]] | None = None
 
     def prompt(self, messages: Sequence[Message], rng: np.random.Generator) -> Prompt:
         """A document with loss on what the assistant says."""
@@ -76,6 +78,7 @@ class Reader:
             training=True,
             learn_speech=True,
             open_answer=False,
+            encode_spoken=self.encode_spoken,
         )
 
     def listen(self, audio: str, rng: np.random.Generator) -> Heard:

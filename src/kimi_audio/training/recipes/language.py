@@ -40,6 +40,8 @@ class DataRecipe:
         dev: manifest of the same kind; the mean loss on its first `dev_items` is reported, under the name of the task,
             or of the manifest where that is taken.
         instructions: file of wordings, one a line, instead of the bundled ones of `task`.
+        letters: what the assistant says is written in pieces of at most so many letters (`TextTokenizer.spell`), which
+            are soon known all; `speech_letters` in generation_config.json is to be the same.
         spoken: manifest of recordings of wordings (`text` as in the file), drawn half of the time where there is one.
     """
 
@@ -50,6 +52,7 @@ class DataRecipe:
     dev: Path | None = None
     dev_items: int = 100
     instructions: Path | None = None
+    letters: int | None = None
     spoken: Path | None = None
 
 
@@ -133,9 +136,11 @@ class SftRecipe(LanguageRecipe):
             parts.llm = add_audio_branch(parts.llm, self.audio_branch.layers, self.audio_branch.after)
         vocab = Vocabulary.from_config(parts.llm.config.to_dict())
         ears = self.ears(parts)
-        read = Reader(vocab, parts.tokenizer.encode, ears, ears.variants)
+        everything = Reader(vocab, parts.tokenizer.encode, ears, ears.variants)
         sources, dev = [], {}
         for data in self.data:
+            spell = partial(parts.tokenizer.spell, letters=data.letters) if data.letters else None
+            read = replace(everything, encode_spoken=spell)
             sources.append(_sft_source(data, data.manifest, ears, read))
             if data.dev is not None:
                 source = _sft_source(data, data.dev, ears, replace(read, variants=CLEAN))
