@@ -59,8 +59,8 @@ class Habits:
         transcribe_instruction: asks for the words of the sound that follows it.
         max_segment_seconds: longest piece of a recording that is transcribed at once.
         say_instruction: asks to read the text that follows it aloud.
-        speech_letters: the model learned to speak from text in pieces of at most so many letters (`TextTokenizer.spell`).
-            Its answers are written first, and then said in that spelling.
+        speech_letters: the model learned to speak from text in pieces of at most so many letters
+            (`TextTokenizer.spell`). Its answers are written first, and then said in that spelling.
         max_say_characters: longest piece of a text that is read aloud at once.
         join_sentences: read short sentences aloud together; not for a model that learned single ones.
         history_text_eos: an assistant's earlier answers end with ``text_eos``, as in the fine-tuning code; the

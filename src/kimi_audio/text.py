@@ -83,7 +83,7 @@ class TextTokenizer:
         return self._bpe.encode_ordinary(text)
 
     def spell(self, text: str, letters: int) -> list[int]:
-        """Text ids of `text` cut into pieces of at most so many letters: more ids than `encode` gives, and few kinds."""
+        """Text ids of `text` cut into pieces of at most so many letters: more ids than of `encode`, and few kinds."""
         pieces = re.findall(rf"\s?[^\W\d_]{{1,{letters}}}|\s?\S|\s+", text)
         return [i for piece in pieces for i in self._bpe.encode_ordinary(piece)]
 
