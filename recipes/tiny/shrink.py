@@ -1,7 +1,6 @@
 """Store a trained model in few bits, and print what that costs.
 
-    python recipes/tiny/shrink.py runs/tiny/listen_third/model models/tiny --branch runs/tiny/speak_again/model \
-        --voice runs/tiny/flow_again/model
+    python recipes/tiny/shrink.py runs/tiny/listen_range/model models/tiny --branch runs/tiny/speak_spelled/model
     python recipes/tiny/shrink.py --gate-up-only runs/tiny/listen/model runs/tiny/coarse
 
 The LLM's gate and up projections get 4 bits, all other matrices 8; the rest is float16. `--gate-up-only` leaves all
@@ -23,8 +22,8 @@ from kimi_audio.llm.model import AudioLLM
 
 STORAGE = Storage(llm=8, gate_up=4, embedding=8, acoustic=8, semantic=8, flow=8, floats=torch.float16)
 HABITS = {"history_text_eos": True, "transcribe_instruction": "Please transcribe the following audio:",
-          "max_segment_seconds": 16.0, "max_say_characters": 110, "join_sentences": False,
-          "audio_temperature": 0.3, "audio_top_k": 5,
+          "max_segment_seconds": 16.0, "speech_letters": 2, "max_say_characters": 110, "join_sentences": False,
+          "audio_temperature": 0.0,
           "speech": {"chunk_codes": 24, "look_ahead_codes": 6, "steps": 8, "guidance": 2.0}}  # fmt: skip
 
 
