@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_audio.errors import CheckpointError
+from kimi_audio.errors import CheckpointError, ConfigError
 from kimi_audio.text import TextTokenizer
 
 BYTES = {bytes([b]): b for b in range(256)}
@@ -26,6 +26,8 @@ def test_spelling_cuts_words_from_their_start_and_nothing_else() -> None:
     for letters, pieces in ((1, " |t|h|e|m|!"), (2, " |th|em|!"), (3, " the|m|!"), (4, " the|m|!")):
         ids = TOKENIZER.spell(" them!", letters)
         assert [TOKENIZER.decode([i]) for i in ids] == pieces.replace("em", "e|m").split("|")
+    with pytest.raises(ConfigError, match="pieces of 0 letters"):
+        TOKENIZER.spell("them", 0)
 
 
 @given(st.lists(st.integers(-5, 400)))
