@@ -79,7 +79,6 @@ def test_closed_conversation_has_no_open_turn() -> None:
 SFT_CASE = Path(os.environ.get("KIMI_AUDIO_SHARED", Path(__file__).parents[2] / "shared")) / "golden" / "sft_labels"
 
 
-@pytest.mark.skipif(not SFT_CASE.is_dir(), reason="needs the golden case sft_labels")
 def test_what_is_said_may_be_written_in_other_pieces() -> None:
     asked, answer = Message("user", "text", "ab"), Message("assistant", "audio-text", (Heard([5] * 9), "cd"))
     prompt = build_prompt([asked, answer], OFFICIAL, lambda text: [1] * len(text), lambda heard: heard,
@@ -87,6 +86,7 @@ def test_what_is_said_may_be_written_in_other_pieces() -> None:
     assert [i for i in prompt.text_ids if i < 3] == [1] * 2 + [2] * 4
 
 
+@pytest.mark.skipif(not SFT_CASE.is_dir(), reason="needs the golden case sft_labels")
 def test_fine_tuning_labels() -> None:
     """The official fine-tuning data set: labels and masks are the prompt's, shifted left by one."""
     config = json.loads((SFT_CASE / "config.json").read_text())

@@ -160,7 +160,7 @@ def test_a_judge_is_checked_and_what_it_cost_is_told(server: Server) -> None:
     server.answers = [says("yes")]
     done = command("judge-check", "--judge", f"openai:a-model@{server.url}", "--prices", "2,10")
     assert done.exit_code == 0, done.output
-    assert "42 answers: 50% judged right" in done.stdout and "16 answers rated 1-5: rank correlation nan" in done.stdout
+    assert "42 answers: 50% judged right" in done.stdout and "16 answers rated 1-5: 16 without a rating" in done.stdout
     asked = len(server.asked)
     assert f"a-model: {asked} requests, 0 answers kept from before, {100 * asked} tokens read" in done.stderr
     assert f"cost {asked * 4e-4:.4f}" in done.stderr
