@@ -12,7 +12,7 @@ the fields of `Habits`: how this model was trained to be used.
 """
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
 from itertools import islice
@@ -30,15 +30,13 @@ from kimi_audio.errors import ConfigError
 from kimi_audio.generation import AnswerStream, Reply, SamplingParams, budget, collapse_loops, decode
 from kimi_audio.generation.decode import POSITIONS, Step
 from kimi_audio.generation.speech_text import spoken_pieces
-from kimi_audio.generation.transcript import Transcript, TranscriptSegment, join_texts
+from kimi_audio.generation.transcript import Transcript, TranscriptSegment, join_texts, transcripts
 from kimi_audio.messages import Conversation, Message, messages_from
 from kimi_audio.prompt import Heard, OutputType, Prompt, build_prompt
 from kimi_audio.settings import check_types
 from kimi_audio.vocab import Vocabulary
 
 SAMPLE_RATE = 16_000
-TEXT_IDS_PER_CODE, SPARE_TEXT_IDS = 0.6, 8
-"""A transcript is cut at 0.6 text ids per 80 ms of sound and 8 more: nobody speaks faster."""
 CODES_PER_TEXT_ID, SPARE_CODES = 8, 25
 """Reading aloud stops at 8 codes (0.64 s) per text id and 2 s more: nobody speaks slower."""
 
@@ -296,27 +294,9 @@ class KimiAudio:
         passages = speech_segments(blocks, SAMPLE_RATE, max_seconds=longest, target_seconds=min(15.0, longest))
         while batch := list(islice(passages, batch_size)):
             prompts = [self.prompt([asked, Message("user", "audio", passage.samples)]) for passage in batch]
-            for passage, ids in zip(batch, self._transcribe_batch(prompts, params), strict=True):
+            for passage, ids in zip(batch, transcripts(self.llm, self.vocab, prompts, params), strict=True):
                 if text := self.tokenizer.decode(ids).strip():
                     yield TranscriptSegment(passage.start, passage.end, text)
-
-    def _transcribe_batch(self, prompts: Sequence[Prompt], params: SamplingParams) -> Iterator[list[int]]:
-        """Text ids of each prompt's answer, in order, each as soon as it and those before it are done."""
-        caps = [int(TEXT_IDS_PER_CODE * sum(prompt.continuous_mask)) + SPARE_TEXT_IDS for prompt in prompts]
-        limits = [budget(len(prompt), "text", params.max_new_tokens) for prompt in prompts]
-        budgets = list(map(min, caps, limits))
-        written: list[list[int]] = [[] for _ in prompts]
-        done = [False] * len(prompts)
-        following = 0
-        for step in decode(self.llm, self.vocab, prompts, budgets, params, break_loops=True):
-            for row, text_id in zip(step.rows, step.text_ids, strict=True):
-                if text_id != self.vocab.text_eos:
-                    written[row].append(text_id)
-            for row in step.ended:
-                done[row] = True
-            while following < len(prompts) and done[following]:
-                yield collapse_loops(written[following])
-                following += 1
 
     def _answer(
         self,
