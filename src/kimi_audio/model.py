@@ -29,7 +29,7 @@ from kimi_audio.detokenizer.streaming import Detokenizer, Noise, StreamConfig
 from kimi_audio.errors import ConfigError
 from kimi_audio.generation import AnswerStream, Reply, SamplingParams, budget, collapse_loops, decode
 from kimi_audio.generation.decode import POSITIONS, Step
-from kimi_audio.generation.speech_text import spoken_pieces
+from kimi_audio.generation.speech_text import is_pronounceable, spoken_pieces
 from kimi_audio.generation.transcript import Transcript, TranscriptSegment, join_texts, transcripts
 from kimi_audio.messages import Conversation, Message, messages_from
 from kimi_audio.prompt import Heard, OutputType, Prompt, build_prompt
@@ -349,7 +349,7 @@ class KimiAudio:
         if vocab.text_eos not in written:  # the limit cut it short; what follows is not written
             yield Step([0], [vocab.text_eos], [vocab.text_blank], [])
         text = self.tokenizer.decode(collapse_loops(written) if break_loops else written)
-        if not any(map(str.isalnum, text)):
+        if not is_pronounceable(text):
             return
         for piece in spoken_pieces(text, self.habits.max_say_characters, self.habits.join_sentences):
             for step in self._say_steps(prompt, piece, limit, params, generator):

@@ -116,9 +116,12 @@ def _pieces(
         for index, step in enumerate(steps):
             text_id, audio_id = step.text_ids[0], step.audio_ids[0]
             if not text_done:
-                text_done = text_id == vocab.text_eos
-                made.text_ids += [] if text_done else [text_id]
-                if text := written.flush() if text_done else written.push(text_id):
+                if text_done := text_id == vocab.text_eos:
+                    text = written.flush()
+                else:
+                    made.text_ids.append(text_id)
+                    text = written.push(text_id)
+                if text:
                     yield text
             if voice is not None and index >= AUDIO_DELAY and audio_id >= vocab.token_offset:
                 made.codes.append(audio_id - vocab.token_offset)

@@ -13,6 +13,11 @@ SENTENCE = re.compile(r"(?<=[.!?…。！？])[\"'”’)\]]*\s+|\n\s*\n|(?<=[�
 CLAUSE = re.compile(r"(?<=[,;:，、；：])\s*|\s+[–—-]\s+")
 
 
+def is_pronounceable(text: str) -> bool:
+    """Whether there is a letter or a digit in it."""
+    return any(character.isalnum() for character in text)
+
+
 def spoken_pieces(text: str, longest: int, join_sentences: bool = True) -> Iterator[str]:
     """Cut at the ends of sentences, else of clauses, else between words; short neighbours stay together.
 
@@ -22,7 +27,7 @@ def spoken_pieces(text: str, longest: int, join_sentences: bool = True) -> Itera
     Raises:
         DataError: when nothing in the text can be pronounced.
     """
-    if not any(character.isalnum() for character in text):
+    if not is_pronounceable(text):
         raise DataError("the text holds nothing to say: no letter and no digit.")
     waiting, shortest = "", longest // 3 if join_sentences else 0
     for sentence in SENTENCE.split(text):
@@ -40,7 +45,7 @@ def spoken_pieces(text: str, longest: int, join_sentences: bool = True) -> Itera
 
 def _fitting(sentence: str, longest: int) -> Iterator[str]:
     """A sentence that has something to say, as it is or in parts of at most `longest` characters."""
-    if not any(character.isalnum() for character in sentence):
+    if not is_pronounceable(sentence):
         return
     if len(sentence) <= longest:
         yield sentence
