@@ -57,8 +57,6 @@ class Habits:
         transcribe_instruction: asks for the words of the sound that follows it.
         max_segment_seconds: longest piece of a recording that is transcribed at once.
         say_instruction: asks to read the text that follows it aloud.
-        speech_letters: the model learned to speak from text in pieces of at most so many letters
-            (`TextTokenizer.spell`). Its answers are written first, and then said in that spelling.
         max_say_characters: longest piece of a text that is read aloud at once.
         join_sentences: read short sentences aloud together; not for a model that learned single ones.
         history_text_eos: an assistant's earlier answers end with ``text_eos``, as in the fine-tuning code; the
@@ -69,7 +67,6 @@ class Habits:
     max_segment_seconds: float = 30.0
     history_text_eos: bool = False
     say_instruction: str = "Please read the following text aloud:"
-    speech_letters: int | None = None
     max_say_characters: int = 200
     join_sentences: bool = True
 
@@ -319,7 +316,7 @@ class KimiAudio:
         generator = None if seed is None else torch.Generator(self.llm.model.norm.weight.device).manual_seed(seed)
         if reads is not None:
             steps = self._say_steps(prompt, reads, limit, params, generator)
-        elif output_type == "both" and self.habits.speech_letters:
+        elif output_type == "both" and self.parts.lexicon is not None:
             steps = self._write_then_say(prompt, limit, params, generator, break_loops)
         else:
             steps = decode(self.llm, self.vocab, [prompt], [limit], params, output_type=output_type,
@@ -329,17 +326,19 @@ class KimiAudio:
     def _say_steps(
         self, prompt: Prompt, text: str, limit: int, params: SamplingParams, generator: torch.Generator | None
     ) -> Generator[Step, None, None]:
-        """Steps that say a given text."""
-        letters = self.habits.speech_letters
-        ids = self.tokenizer.spell(text, letters) if letters else self.tokenizer.encode(text)
-        limit = min(limit, CODES_PER_TEXT_ID * len(ids) + SPARE_CODES)
-        return decode(self.llm, self.vocab, [prompt], [limit], params, output_type="both", generator=generator,
-                      texts=[ids])  # fmt: skip
+        """Steps that say a given text; none where nothing in it has a sound."""
+        if ids := self.parts.encode_spoken(text):
+            limit = min(limit, CODES_PER_TEXT_ID * len(ids) + SPARE_CODES)
+            yield from decode(self.llm, self.vocab, [prompt], [limit], params, output_type="both", generator=generator,
+                              texts=[ids])  # fmt: skip
 
     def _write_then_say(
         self, prompt: Prompt, limit: int, params: SamplingParams, generator: torch.Generator | None, break_loops: bool
     ) -> Generator[Step, None, None]:
-        """Steps that write an answer, as if only that were wanted, and then steps that say it, sentence by sentence."""
+        """Steps that write an answer, as if only that were wanted, and then steps that say it, sentence by sentence.
+
+        For models with a lexicon: phonemes can't be told of words that are still being written.
+        """
         vocab = self.vocab
         asked = replace(prompt, audio_ids=[vocab.speech_ct if i == vocab.speech_ctd else i for i in prompt.audio_ids])
         written: list[int] = []

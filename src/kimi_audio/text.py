@@ -17,7 +17,7 @@ from pathlib import Path
 
 import tiktoken
 
-from kimi_audio.errors import CheckpointError, ConfigError
+from kimi_audio.errors import CheckpointError
 
 QWEN_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
@@ -82,16 +82,9 @@ class TextTokenizer:
         """Text ids of `text`; names of special tokens in it are ordinary characters."""
         return self._bpe.encode_ordinary(text)
 
-    def spell(self, text: str, letters: int) -> list[int]:
-        """Text ids of `text` cut into pieces of at most so many letters: more ids than of `encode`, and few kinds.
-
-        Raises:
-            ConfigError: when that is no letter at all.
-        """
-        if letters < 1:
-            raise ConfigError(f"text can't be spelled in pieces of {letters} letters; at least 1 is needed")
-        pieces = re.findall(rf"\s?[^\W\d_]{{1,{letters}}}|\s?\S|\s+", text)
-        return [i for piece in pieces for i in self._bpe.encode_ordinary(piece)]
+    def spell(self, text: str) -> list[int]:
+        """Text ids of `text`, each character apart, together with the space before it."""
+        return [i for piece in re.findall(r"\s?\S|\s+", text) for i in self._bpe.encode_ordinary(piece)]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of `ids`. Special and audio ids are dropped; bytes that are not UTF-8 become U+FFFD."""

@@ -4,6 +4,7 @@ import json
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from kimi_audio.checkpoint.layout import (
 )
 from kimi_audio.checkpoint.loading import tensors_of
 from kimi_audio.errors import CheckpointError, ConfigError
+from kimi_audio.pronunciation import Lexicon
 
 
 def assert_same(ours, theirs):
@@ -38,7 +40,7 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_saved_model_loads_identically(tmp_path, tied):
-    parts = make_parts(tie_word_embeddings=tied)
+    parts = replace(make_parts(tie_word_embeddings=tied), lexicon=Lexicon({"cat": "kQt", "a": "x"}) if tied else None)
     save_parts(tmp_path / "m", parts, shard_bytes=20_000)
     assert (tmp_path / "m" / INDEX).exists()
     assert len(list((tmp_path / "m").glob("model-*.safetensors"))) > 3
@@ -49,6 +51,7 @@ def test_saved_model_loads_identically(tmp_path, tied):
     assert loaded.llm.config.to_dict() == loaded.llm.config.to_dict() | LLM | {"tie_word_embeddings": tied}
     assert loaded.acoustic is not None and loaded.acoustic.clip_silence
     assert loaded.tokenizer.ranks == parts.tokenizer.ranks
+    assert (loaded.lexicon and loaded.lexicon.words) == (parts.lexicon and parts.lexicon.words)
     assert loaded.generation_config == parts.generation_config
     save_parts(tmp_path / "again", loaded, shard_bytes=20_000)
     for path in sorted((tmp_path / "again").rglob("*.*")):

@@ -22,9 +22,11 @@ from kimi_audio.kv_cache import KVCache
 from kimi_audio.messages import Message
 from kimi_audio.model import KimiAudio
 from kimi_audio.prompt import Heard, Prompt
+from kimi_audio.pronunciation import Lexicon
 from kimi_audio.vocab import AUDIO_DELAY
 
 QUESTION = [Message("user", "text", "Say something.")]
+LEXICON = Lexicon({"hello": "hxlo"})
 DRAWN = {"audio_temperature": 1.0, "audio_top_k": 12}
 SPOKEN = {"output_type": "both", "seed": 5, "max_new_tokens": 40, **DRAWN}
 SAMPLES_PER_CODE = 4 * 480
@@ -151,24 +153,27 @@ def test_it_speaks_whatever_the_weights_are_in(dtype: str, model: KimiAudio, tmp
     assert sound.dtype == np.float32 and len(sound) > 10_000 and np.isfinite(sound).all()
 
 
-def test_texts_are_spelled_for_models_that_learned_it_so(model: KimiAudio, monkeypatch: pytest.MonkeyPatch) -> None:
-    spelled: list[tuple[str, int]] = []
+def test_models_with_a_lexicon_say_its_phonemes(model: KimiAudio, monkeypatch: pytest.MonkeyPatch) -> None:
+    def said(text: str) -> np.ndarray:
+        return np.concatenate(list(model.say(text, seed=1, **DRAWN)))
 
-    def spell(text: str, letters: int) -> list[int]:
-        spelled.append((text, letters))
-        return model.tokenizer.encode(text)
-
-    monkeypatch.setattr(model.tokenizer, "spell", spell)
-    plain = np.concatenate(list(model.say("Hello.", seed=1, **DRAWN)))
-    assert not spelled
-    monkeypatch.setattr(model, "habits", replace(model.habits, speech_letters=2))
-    assert np.array_equal(np.concatenate(list(model.say("Hello.", seed=1, **DRAWN))), plain)
-    assert spelled == [("Hello.", 2)]
+    plain = said("hxlo.")
+    monkeypatch.setattr(model.parts, "lexicon", LEXICON)
+    assert model.parts.encode_spoken("Hello.") == model.tokenizer.spell("hxlo.") != model.tokenizer.encode("Hello.")
+    assert not np.array_equal(said("Hello."), plain)  # the text to read is another one
+    assert np.array_equal(said("Hello."), said("Hello."))
 
 
-def test_a_model_that_spells_writes_first_and_then_says_it(model: KimiAudio, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_words_of_other_scripts_are_not_said(model: KimiAudio, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model.parts, "lexicon", LEXICON)
+    assert list(model.say("привет", seed=1, **DRAWN)) == []
+
+
+def test_a_model_with_a_lexicon_writes_first_and_then_says_it(
+    model: KimiAudio, monkeypatch: pytest.MonkeyPatch
+) -> None:
     alone = model.generate(QUESTION, "text", max_new_tokens=40)
-    monkeypatch.setattr(model, "habits", replace(model.habits, speech_letters=2))
+    monkeypatch.setattr(model.parts, "lexicon", LEXICON)
     answer = model.stream(QUESTION, **SPOKEN)
     are_texts = [isinstance(piece, str) for piece in answer]
     assert True in are_texts and False in are_texts and are_texts == sorted(are_texts, reverse=True)

@@ -19,6 +19,7 @@ MODEL_FILES = [
     "generation_config.json",
     "tokenizer_config.json",
     "tiktoken.model",
+    "pronunciations.txt",
     "*.safetensors",
     "*.safetensors.index.json",
     "*/config.json",

@@ -28,6 +28,7 @@ from kimi_audio.detokenizer.streaming import Detokenizer, StreamConfig
 from kimi_audio.errors import CheckpointError, ConfigError
 from kimi_audio.llm.config import KimiAudioConfig
 from kimi_audio.llm.model import AudioLLM
+from kimi_audio.pronunciation import Lexicon
 from kimi_audio.settings import check_types
 from kimi_audio.text import TextTokenizer
 from kimi_audio.tokenizer.acoustic import AcousticEncoder
@@ -36,6 +37,7 @@ from kimi_audio.tokenizer.whisper import WhisperEncoder, WhisperEncoderConfig
 
 ACOUSTIC_FOLDER = "whisper-large-v3"
 SEMANTIC_FOLDER = "glm-4-voice-tokenizer"
+LEXICON = "pronunciations.txt"
 SHARD_BYTES = 47 * 2**20  # a file with its header stays below 48 MiB
 Part = Literal["llm", "acoustic", "semantic", "flow", "vocoder"]
 CLIP_SILENCE = "kimia_whisper_clip_silence"
@@ -62,7 +64,8 @@ C = TypeVar("C", bound=Config)
 class ModelParts:
     """What a model folder holds.
 
-    `acoustic` is None for a model without continuous features, `detokenizer` for one that can't speak.
+    `acoustic` is None for a model without continuous features, `detokenizer` for one that can't speak, `lexicon` for
+    one that speaks from the text ids that it writes.
     """
 
     llm: AudioLLM
@@ -71,6 +74,13 @@ class ModelParts:
     tokenizer: TextTokenizer
     generation_config: dict[str, Any] = field(default_factory=dict)
     detokenizer: Detokenizer | None = None
+    lexicon: Lexicon | None = None
+
+    def encode_spoken(self, text: str) -> list[int]:
+        """Text ids of what is said aloud: of its phonemes, if the model has a lexicon."""
+        if self.lexicon is None:
+            return self.tokenizer.encode(text)
+        return self.tokenizer.spell(self.lexicon.pronounce(text))
 
 
 def load_parts(
@@ -117,6 +127,7 @@ def load_parts(
         TextTokenizer.from_file(folder / "tiktoken.model"),
         generation,
         load_detokenizer(folder, speech, dtype=precision(encoders).dtype, device=device) if speech else None,
+        Lexicon.from_file(folder / LEXICON) if (folder / LEXICON).exists() else None,
     )
 
 
@@ -281,6 +292,8 @@ def _write_layout(folder: Path, parts: ModelParts, storage: Storage, shard_bytes
     special = parts.llm.config.kimia_token_offset - parts.llm.config.num_base_tokens
     write_json(folder / "tokenizer_config.json", {"num_reserved_special_tokens": special})
     parts.tokenizer.save(folder / "tiktoken.model")
+    if parts.lexicon is not None:
+        parts.lexicon.save(folder / LEXICON)
 
 
 def stored_tensors(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -22,7 +23,9 @@ from kimi_audio.training.objectives.pretrain import TASKS, Segment, pretraining_
 from kimi_audio.training.objectives.sft import ConversationSource, Reader, SaySource, Task, TaskSource, instructions
 from kimi_audio.training.recipes.ears import AugmentRecipe, CachedEars, LiveEars
 from kimi_audio.training.trainer import TrainConfig
-from kimi_audio.vocab import Vocabulary
+from kimi_audio.vocab import AUDIO_DELAY, Vocabulary
+
+T = TypeVar("T")
 
 SAY = "say"
 FRAME = 4
@@ -40,8 +43,6 @@ class DataRecipe:
         dev: manifest of the same kind; the mean loss on its first `dev_items` is reported, under the name of the task,
             or of the manifest where that is taken.
         instructions: file of wordings, one a line, instead of the bundled ones of `task`.
-        letters: what the assistant says is written in pieces of at most so many letters (`TextTokenizer.spell`), which
-            are soon known all; `speech_letters` in generation_config.json is to be the same.
         spoken: manifest of recordings of wordings (`text` as in the file), drawn half of the time where there is one.
     """
 
@@ -52,7 +53,6 @@ class DataRecipe:
     dev: Path | None = None
     dev_items: int = 100
     instructions: Path | None = None
-    letters: int | None = None
     spoken: Path | None = None
 
 
@@ -136,14 +136,12 @@ class SftRecipe(LanguageRecipe):
             parts.llm = add_audio_branch(parts.llm, self.audio_branch.layers, self.audio_branch.after)
         vocab = Vocabulary.from_config(parts.llm.config.to_dict())
         ears = self.ears(parts)
-        everything = Reader(vocab, parts.tokenizer.encode, ears, ears.variants)
+        everything = Reader(vocab, parts.tokenizer.encode, ears, ears.variants, parts.encode_spoken)
         sources, dev = [], {}
         for data in self.data:
-            spell = partial(parts.tokenizer.spell, letters=data.letters) if data.letters else None
-            read = replace(everything, encode_spoken=spell)
-            sources.append(_sft_source(data, data.manifest, ears, read))
+            sources.append(_sft_source(data, data.manifest, ears, everything))
             if data.dev is not None:
-                source = _sft_source(data, data.dev, ears, replace(read, variants=CLEAN))
+                source = _sft_source(data, data.dev, ears, replace(everything, variants=CLEAN))
                 name = data.task or data.manifest.stem
                 dev[data.dev.stem if name in dev else name] = _first(source, data.dev_items)
         mixture = Mixture(sources, [data.weight for data in self.data], self.capacity, self.train.seed)
@@ -224,7 +222,8 @@ def _sft_source(data: DataRecipe, manifest: Path, ears: CachedEars, read: Reader
         heard, said = sounds_of(conversations)
         ears.hear(heard, read.variants)
         ears.learn_to_say(said)
-        return ConversationSource(conversations, read)
+        spoken_texts = [[m.content for m in messages if m.type == "audio-text"] for messages in conversations]
+        return ConversationSource(_sayable(conversations, spoken_texts, ears, read, manifest), read)
     rows = read_recordings(manifest, needs=[data.answer])
     wordings = instructions(data.task) if data.instructions is None else _lines(data.instructions)
     spoken: dict[str, list[str]] = {}
@@ -235,9 +234,27 @@ def _sft_source(data: DataRecipe, manifest: Path, ears: CachedEars, read: Reader
     if data.task == SAY:
         ears.learn_to_say(recorded)
         ears.hear(asked, read.variants)
-        return SaySource(rows, task, read)
+        spoken_texts = [[(row["audio"], row[data.answer])] for row in rows]
+        return SaySource(_sayable(rows, spoken_texts, ears, read, manifest), task, read)
     ears.hear([*recorded, *asked], read.variants)
     return TaskSource(rows, task, read)
+
+
+def _sayable(
+    items: Sequence[T], said: Sequence[Sequence[tuple[str, str]]], ears: CachedEars, read: Reader, manifest: Path
+) -> list[T]:
+    """The items whose spoken texts have room beside their sound: a sound that was cut off says less than its text.
+
+    Args:
+        said: the sounds and texts that the assistant says in each item.
+    """
+    encode = read.encode_spoken or read.encode_text
+    fits = [all(len(encode(text)) < ears.answers.length(audio) + AUDIO_DELAY for audio, text in each) for each in said]
+    if not any(fits):
+        raise DataError(f"{manifest}: every sound is too short for its text.")
+    if short := fits.count(False):
+        print(f"{manifest}: {short} of {len(items)} left out; their sound is too short for their text", file=sys.stderr)
+    return [item for item, fit in zip(items, fits, strict=True) if fit]
 
 
 def _first(source: Source, items: int) -> list[Prompt]:
