@@ -1,12 +1,12 @@
 """Store a trained model in few bits, and print what that costs.
 
-    python recipes/tiny/shrink.py runs/tiny/listen_range/model models/tiny --branch runs/tiny/speak_spelled/model
+    python recipes/tiny/shrink.py runs/tiny/listen_range/model models/tiny --branch runs/tiny/speak_phonemes/model
     python recipes/tiny/shrink.py --gate-up-only runs/tiny/listen/model runs/tiny/coarse
 
 The LLM's gate and up projections get 4 bits, all other matrices 8; the rest is float16. `--gate-up-only` leaves all
 else as it is, for the training that mends what 4 bits break (`finish.yaml`). Flow and vocoder, which are trained for
-themselves, come from the model that is named as the voice; the audio branch from the one that is named as the branch,
-which must be equal below the fork.
+themselves, come from the model that is named as the voice; the audio branch and the pronunciations that it learned from
+come from the one that is named as the branch, which must be equal below the fork.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from kimi_audio.llm.model import AudioLLM
 
 STORAGE = Storage(llm=8, gate_up=4, embedding=8, acoustic=8, semantic=8, flow=8, floats=torch.float16)
 HABITS = {"history_text_eos": True, "transcribe_instruction": "Please transcribe the following audio:",
-          "max_segment_seconds": 16.0, "speech_letters": 2, "max_say_characters": 110, "join_sentences": False,
+          "max_segment_seconds": 16.0, "max_say_characters": 110, "join_sentences": False,
           "audio_temperature": 0.0,
           "speech": {"chunk_codes": 24, "look_ahead_codes": 6, "steps": 8, "guidance": 2.0}}  # fmt: skip
 
@@ -49,7 +49,9 @@ def main() -> None:
     args = parser.parse_args()
     parts = load_parts(args.model)
     if args.branch:
-        take_branch(parts.llm, load_parts(args.branch).llm)
+        other = load_parts(args.branch)
+        take_branch(parts.llm, other.llm)
+        parts.lexicon = other.lexicon
     if args.voice:
         parts.detokenizer = load_parts(args.voice).detokenizer
     parts.generation_config |= HABITS

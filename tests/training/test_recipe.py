@@ -18,6 +18,7 @@ from kimi_audio.checkpoint.layout import load_parts, save_parts
 from kimi_audio.data.cache import variant_key
 from kimi_audio.errors import ConfigError, DataError
 from kimi_audio.llm.model import AudioLLM
+from kimi_audio.pronunciation import Lexicon
 from kimi_audio.tokenizer.acoustic import AcousticEncoder
 from kimi_audio.tokenizer.semantic import SemanticTokenizer
 from kimi_audio.tokenizer.whisper import WhisperEncoder
@@ -322,6 +323,25 @@ data:
   - {manifest: others.jsonl, task: say, weight: 1, instructions: texts.txt, dev: others.jsonl}
   - {manifest: talk.jsonl, weight: 1}
 """
+
+
+def test_a_model_with_a_lexicon_learns_from_phonemes_as_far_as_they_fit(folder, capsys):
+    parts = replace(tiny_model(speaks=True).parts, lexicon=Lexicon({"hm": "hxm", "ha": "ha"}))
+    save_parts(folder / "listens", parts)
+    recording = json.loads((folder / "tones.jsonl").read_text().splitlines()[0])
+    write_lines(folder / "tones.jsonl", [recording | {"text": text} for text in ("hm ha", "hm " * 40)])
+    answer = {"role": "assistant", "message_type": "audio-text", "content": [recording["audio"], "ha"]}
+    write_lines(folder / "talk.jsonl", [{"messages": [answer]}])
+    (folder / "others.jsonl").write_text((folder / "tones.jsonl").read_text())
+    (folder / "speak.yaml").write_text(SPEAK.replace("audio_branch: {layers: 1, after: 0}\n", ""))
+    say, _, talk = read_recipe(folder / "speak.yaml").build().mixture.sources
+    assert len(say) == 1 and "tones.jsonl: 1 of 2 left out" in capsys.readouterr().err
+    phonemes = parts.tokenizer.spell("hxm ha")
+    assert [i for i in say.prompt(0, np.random.default_rng(0)).text_ids if i in phonemes][-6:] == phonemes
+    assert parts.tokenizer.spell("ha")[0] in talk.prompt(0, np.random.default_rng(0)).text_ids
+    write_lines(folder / "tones.jsonl", [recording | {"text": "hm " * 40}])
+    with pytest.raises(DataError, match="every sound is too short for its text"):
+        read_recipe(folder / "speak.yaml").build()
 
 
 def test_an_audio_branch_learns_to_speak_while_the_rest_stands_still(folder):
