@@ -32,8 +32,40 @@ ORDINALS = (
     "first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh",
     "twelfth",
 )  # fmt: skip
+COUNTRY_WORDINGS = {
+    "capital": ("What is the capital of {}?", "What's the capital city of {}?", "Tell me the capital of {}.",
+                "Name the capital of {}.", "Which city is the capital of {}?", "What is {}'s capital?",
+                "Do you know the capital of {}?"),
+    "continent": ("Where is {}?", "On which continent is {}?", "What continent is {} on?", "Where in the world is {}?"),
+    "language": ("What language do people speak in {}?", "Which language is spoken in {}?", "What is spoken in {}?",
+                 "What is the language of {}?"),
+    "currency": ("What is the currency of {}?", "What money do they use in {}?", "Which currency does {} use?",
+                 "How do people pay in {}?"),
+}  # fmt: skip
+SUM_WORDINGS = {
+    "+": ("Add {0} and {1}.", "What is the sum of {0} and {1}?", "What do {0} and {1} make?", "Add {1} to {0}.",
+          "What do I get if I add {0} and {1}?"),
+    "-": ("Take {1} away from {0}.", "Subtract {1} from {0}.", "What remains if I take {1} from {0}?",
+          "What is left of {0} without {1}?", "What do I get if I subtract {1} from {0}?"),
+    "*": ("Multiply {0} by {1}.", "Multiply {0} and {1}.", "What is the product of {0} and {1}?",
+          "What do I get if I multiply {0} by {1}?"),
+    "/": ("Divide {0} by {1}.", "What do I get if I divide {0} by {1}?", "How often does {1} go into {0}?"),
+}  # fmt: skip
+SPELLING_WORDINGS = (
+    "Spell {}.", "How do you spell {}?", "Spell the word {}.", "How is the word {} spelled?", "Please spell {}.",
+    "How do I write {}?", "Can you spell {}?", "What are the letters of {}?",
+)  # fmt: skip
+OPPOSITE_WORDINGS = (
+    "What is the opposite of {}?", "Tell me the opposite of {}.", "What's the opposite of {}?",
+    "Which word is the opposite of {}?", "Do you know what the opposite of {} is?",
+)  # fmt: skip
+UNIT_WORDINGS = (
+    "How many {0} are in {1}?", "How many {0} is {1}?", "How many {0} do {1} have?", "{2} are how many {0}?",
+    "Tell me {1} in {0}.", "How many {0} are there in {1}?",
+)  # fmt: skip
 SPOKEN_WORDS = 16  # longer questions are not synthesised
-SPOKEN_AT_MOST = {"digits": 0, "spelling": 250, "opposite": 200, "rhyme": 120, "currency": 160, "language": 200}
+SPOKEN_AT_MOST = {"digits": 0, "arithmetic": 1600, "spelling": 900, "opposite": 400, "rhyme": 120, "currency": 300,
+                  "language": 300, "repeat": 500}  # fmt: skip
 
 
 class Pair(NamedTuple):
@@ -54,22 +86,14 @@ def sentence(text: str) -> str:
 
 def countries() -> Iterator[Pair]:
     for country, capital, continent, language, currency in rows("countries"):
-        for wording in (
-            f"What is the capital of {country}?",
-            f"What's the capital city of {country}?",
-            f"Tell me the capital of {country}.",
-            f"Name the capital of {country}.",
+        for kind, answer in (
+            ("capital", f"The capital of {country} is {capital}."),
+            ("continent", f"{sentence(country)} is in {continent}."),
+            ("language", f"People in {country} speak {language}."),
+            ("currency", f"The currency of {country} is {currency}."),
         ):
-            yield Pair("capital", f"capital of {country}", wording, f"The capital of {country} is {capital}.")
-        where = f"{sentence(country)} is in {continent}."
-        yield Pair("continent", f"continent of {country}", f"Where is {country}?", where)
-        yield Pair("continent", f"continent of {country}", f"On which continent is {country}?", where)
-        spoken = f"People in {country} speak {language}."
-        yield Pair("language", f"language of {country}", f"What language do people speak in {country}?", spoken)
-        yield Pair("language", f"language of {country}", f"Which language is spoken in {country}?", spoken)
-        money = f"The currency of {country} is {currency}."
-        yield Pair("currency", f"currency of {country}", f"What is the currency of {country}?", money)
-        yield Pair("currency", f"currency of {country}", f"What money do they use in {country}?", money)
+            for wording in COUNTRY_WORDINGS[kind]:
+                yield Pair(kind, f"{kind} of {country}", wording.format(country), answer)
         if capital not in country and capital != "London":
             answer = f"{capital} is the capital of {country}."
             yield Pair("capital", f"country of {capital}", f"{capital} is the capital of which country?", answer)
@@ -93,7 +117,7 @@ def alternatives(name: str) -> Iterator[Pair]:
 
 
 def arithmetic(rng: random.Random) -> Iterator[Pair]:
-    """Every sum of small numbers in two spoken wordings, and one time in four in digits."""
+    """Every sum of small numbers in five spoken wordings, and one time in four in digits."""
     sums = [(a, "+", b, a + b) for a in range(21) for b in range(21)]
     sums += [(a, "+", b, a + b) for a in range(10, 100, 10) for b in (*range(1, 10), *range(10, 100, 10))]
     sums += [(a, "-", b, a - b) for a in range(21) for b in range(a + 1)]
@@ -105,26 +129,22 @@ def arithmetic(rng: random.Random) -> Iterator[Pair]:
         item = f"{a} {sign} {b}"
         said = [f"{in_words(a)} {name} {in_words(b)}" for name in names[sign]]
         wordings = [w for s in said for w in (f"What is {s}?", f"How much is {s}?", f"What's {s}?", f"{sentence(s)}?")]
-        wordings += {
-            "+": [f"Add {in_words(a)} and {in_words(b)}.", f"What is the sum of {in_words(a)} and {in_words(b)}?"],
-            "-": [f"Take {in_words(b)} away from {in_words(a)}.", f"Subtract {in_words(b)} from {in_words(a)}."],
-            "*": [f"Multiply {in_words(a)} by {in_words(b)}."],
-            "/": [f"Divide {in_words(a)} by {in_words(b)}."],
-        }[sign]
+        wordings += [f"{lead} {said[0]}{end}" for lead, end in (("Tell me what", " is."), ("Please work out", "."))]
+        wordings += [wording.format(in_words(a), in_words(b)) for wording in SUM_WORDINGS[sign]]
         answer = sentence(f"{said[0]} is {in_words(result)}.")
-        for wording in rng.sample(wordings, 2):
+        for wording in rng.sample(wordings, 5):
             yield Pair("arithmetic", item, wording, answer)
         if rng.random() < 0.25:
             yield Pair("digits", item, f"What is {a} {names[sign][0]} {b}?", answer)
 
 
-def words() -> Iterator[Pair]:
-    """Opposites, plurals, rhymes and spelling."""
+def words(rng: random.Random) -> Iterator[Pair]:
+    """Opposites, plurals, rhymes and spelling; what is spelled is every common noun of the tables, and more."""
     for a, b in rows("opposites"):
         for word, other in ((a, b), (b, a)):
             answer = f"The opposite of {word} is {other}."
-            yield Pair("opposite", word, f"What is the opposite of {word}?", answer)
-            yield Pair("opposite", word, f"Tell me the opposite of {word}.", answer)
+            for wording in OPPOSITE_WORDINGS:
+                yield Pair("opposite", word, wording.format(word), answer)
     for one, many in rows("plurals"):
         for wording in (f"What is the plural of {one}?", f"Tell me the plural of {one}."):
             yield Pair("plural", one, wording, f"The plural of {one} is {many}.")
@@ -135,10 +155,13 @@ def words() -> Iterator[Pair]:
             yield Pair("rhyme", word, f"Tell me a word that rhymes with {word}.", answer)
     spelled = {word for table in ("plurals", "opposites", "rhymes") for row in rows(table) for word in row}
     spelled |= {re.sub(r"^(an?|the) ", "", thing) for thing, _ in rows("definitions")}
-    for word in sorted(word for word in spelled if word.isalpha()):
-        letters = ", ".join(word.upper())
-        yield Pair("spelling", word, f"Spell {word}.", f"{sentence(word)} is spelled {letters}.")
-        yield Pair("spelling", word, f"How do you spell {word}?", f"{sentence(word)} is spelled {letters}.")
+    texts = (text for table in ("definitions", "facts", "smalltalk", "prompts") for row in rows(table) for text in row)
+    spelled |= {word for text in texts for word in re.findall(r"(?<![\w.'])[a-z]{3,10}\b(?!')", text)}
+    _, unseen = held_back()
+    for word in sorted(word for word in spelled if word.isalpha() and not any(item in word for item in unseen)):
+        answer = f"{sentence(word)} is spelled {', '.join(word.upper())}."
+        for wording in rng.sample(SPELLING_WORDINGS, 4):
+            yield Pair("spelling", word, wording.format(word), answer)
 
 
 def animals() -> Iterator[Pair]:
@@ -162,16 +185,31 @@ def sequences() -> Iterator[Pair]:
             after = f"{here} comes after {before}."
             yield Pair("order", f"after {before}", f"What {name} comes after {before}?", after)
             yield Pair("order", f"after {before}", f"Which {name} follows {before}?", after)
-            yield Pair("order", f"before {here}", f"What {name} comes before {here}?", f"{before} comes before {here}.")
+            yield Pair("order", f"after {before}", f"Which {name} is after {before}?", after)
+            yield Pair("order", f"after {before}", f"What is the next {name} after {before}?", after)
+            for wording in (f"What {name} comes before {here}?", f"Which {name} comes just before {here}?",
+                            f"Which {name} is right before {here}?"):  # fmt: skip
+                yield Pair("order", f"before {here}", wording, f"{before} comes before {here}.")
+        for first, second, third in zip(ring, (*ring[1:], *ring[:1]), (*ring[2:], *ring[:2]), strict=True):
+            answer = f"First comes {second}, then {third}."
+            for asked in ("What {0} is two {0}s after {1}?", "Which {0} comes two {0}s after {1}?"):
+                wording = asked.format(name, first)
+                yield Pair("order", f"two {name}s after {first}", wording, answer)
     for today, next_day in pairwise((*DAYS, DAYS[0])):
         tomorrow, yesterday = f"Tomorrow is {next_day}.", f"Yesterday was {today}."
-        yield Pair("order", f"tomorrow {today}", f"If today is {today}, what day is tomorrow?", tomorrow)
-        yield Pair("order", f"yesterday {next_day}", f"If today is {next_day}, what day was yesterday?", yesterday)
+        for wording in (f"If today is {today}, what day is tomorrow?", f"Today is {today}. What day is tomorrow?",
+                        f"It is {today} today. What comes tomorrow?"):  # fmt: skip
+            yield Pair("order", f"tomorrow {today}", wording, tomorrow)
+        for wording in (f"If today is {next_day}, what day was yesterday?", f"Today is {next_day}. What was yesterday?",
+                        f"It is {next_day} today. What day was it yesterday?"):  # fmt: skip
+            yield Pair("order", f"yesterday {next_day}", wording, yesterday)
     for month, days, nth in zip(MONTHS, MONTH_DAYS, ORDINALS, strict=True):
         length = f"{month} has {in_words(days)} days."
         yield Pair("order", f"days of {month}", f"How many days does {month} have?", length)
         yield Pair("order", f"days of {month}", f"How many days are in {month}?", length)
-        yield Pair("order", f"month {nth}", f"What is the {nth} month?", f"The {nth} month is {month}.")
+        yield Pair("order", f"days of {month}", f"How long is the month of {month}?", length)
+        for wording in (f"What is the {nth} month?", f"What is the {nth} month of the year?", f"Name the {nth} month."):
+            yield Pair("order", f"month {nth}", wording, f"The {nth} month is {month}.")
     numbers = [(in_words(n), in_words(n + 1)) for n in (*range(1, 31), 39, 49, 59, 69, 79, 89, 99)]
     for name, neighbours in (("letter", pairwise(ascii_uppercase)), ("number", numbers)):
         for before, after in neighbours:
@@ -188,19 +226,22 @@ def conversions() -> Iterator[Pair]:
         ("grams", "kilogram", "kilograms", 1000), ("meters", "kilometer", "kilometers", 1000),
         ("cents", "dollar", "dollars", 100), ("feet", "yard", "yards", 3), ("eggs", "dozen", "dozen", 12),
     ):  # fmt: skip
-        for n in (2, 3, 4, 5, 6, 8, 9):
-            answer = f"There are {in_words(n * factor)} {small} in {in_words(n)} {units}."
-            yield Pair("unit", f"{n} {unit} in {small}", f"How many {small} are in {in_words(n)} {units}?", answer)
+        for n in (2, 3, 4, 5, 6, 8, 9, 11, 12, 20):
+            many = f"{in_words(n)} {units}"
+            answer = f"There are {in_words(n * factor)} {small} in {many}." if n * factor < 10000 else ""
+            for wording in UNIT_WORDINGS if answer else ():
+                yield Pair("unit", f"{n} {unit} in {small}", wording.format(small, many, sentence(many)), answer)
 
 
 def repetitions(rng: random.Random) -> Iterator[Pair]:
     """ "Repeat after me", with sentences from the other answers."""
     sayings = [sentence(f"{thing} is {meaning}.") for thing, meaning in rows("definitions")]
     sayings += [answer for _, answer in rows("facts")]
-    short = [saying for saying in sayings if len(saying.split()) <= 9]
-    for saying in rng.sample(short, 200):
-        wording = rng.choice(("Repeat after me: {}", "Say this: {}", "Please repeat: {}", "Say: {}"))
-        yield Pair("repeat", saying, wording.format(saying), saying)
+    wordings = ("Repeat after me: {}", "Say this: {}", "Please repeat: {}", "Say: {}", "Repeat this sentence: {}",
+                "Say these words: {}", "Please say after me: {}")  # fmt: skip
+    for saying in (saying for saying in sayings if len(saying.split()) <= 9):
+        for wording in rng.sample(wordings, 3):
+            yield Pair("repeat", saying, wording.format(saying), saying)
 
 
 def evaluation_questions(name: str = "questions") -> list[dict]:
@@ -224,7 +265,7 @@ def pairs(seed: int = 0) -> list[Pair]:
     """All pairs, each question once, without the evaluations' questions and unseen items."""
     rng = random.Random(seed)
     made = (
-        *countries(), *definitions(), *alternatives("facts"), *alternatives("smalltalk"), *arithmetic(rng), *words(),
+        *countries(), *definitions(), *alternatives("facts"), *alternatives("smalltalk"), *arithmetic(rng), *words(rng),
         *animals(), *sequences(), *conversions(), *repetitions(rng),
     )  # fmt: skip
     taken, unseen = held_back()

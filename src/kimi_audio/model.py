@@ -215,8 +215,7 @@ class KimiAudio:
             ConfigError: when the model can't speak.
         """
         for piece in spoken_pieces(text, self.habits.max_say_characters, self.habits.join_sentences):
-            prompt = self.prompt([Message("user", "text", f"{self.habits.say_instruction} {piece}")], "both")
-            with closing(self._answer(prompt, "both", seed, speech, options, reads=piece)) as answer:
+            with closing(self._answer(self._reading(piece), "both", seed, speech, options, reads=piece)) as answer:
                 yield from (sound for sound in answer if isinstance(sound, np.ndarray))
 
     def revoice(
@@ -323,6 +322,12 @@ class KimiAudio:
                            generator=generator, break_loops=break_loops)  # fmt: skip
         return AnswerStream(steps, self.vocab, self.tokenizer, voice, break_loops)
 
+    def _reading(self, text: str) -> Prompt:
+        """What comes before a text that is read aloud: the request, or nothing where phonemes are all it takes."""
+        if self.parts.lexicon is not None:
+            return build_prompt([], self.vocab, self.tokenizer.encode, self.listen)
+        return self.prompt([Message("user", "text", f"{self.habits.say_instruction} {text}")], "both")
+
     def _say_steps(
         self, prompt: Prompt, text: str, limit: int, params: SamplingParams, generator: torch.Generator | None
     ) -> Generator[Step, None, None]:
@@ -351,7 +356,7 @@ class KimiAudio:
         if not is_pronounceable(text):
             return
         for piece in spoken_pieces(text, self.habits.max_say_characters, self.habits.join_sentences):
-            for step in self._say_steps(prompt, piece, limit, params, generator):
+            for step in self._say_steps(self._reading(piece), piece, limit, params, generator):
                 yield step._replace(text_ids=[vocab.text_blank])
 
     def _mouth(self) -> Detokenizer:
