@@ -37,8 +37,8 @@ from kimi_audio.settings import check_types
 from kimi_audio.vocab import Vocabulary
 
 SAMPLE_RATE = 16_000
-CODES_PER_TEXT_ID, SPARE_CODES = 8, 25
-"""Reading aloud stops at 8 codes (0.64 s) per text id and 2 s more: nobody speaks slower."""
+CODES_PER_TEXT_ID, CODES_PER_PHONEME, SPARE_CODES = 8, 2, 25
+"""Reading aloud stops at 8 codes (0.64 s) per text id, or 2 per phoneme, and 2 s more: nobody speaks slower."""
 
 CODES_A_PUSH = 25
 """Codes that are handed to the detokenizer at a time when all of them are there."""
@@ -333,7 +333,8 @@ class KimiAudio:
     ) -> Generator[Step, None, None]:
         """Steps that say a given text; none where nothing in it has a sound."""
         if ids := self.parts.encode_spoken(text):
-            limit = min(limit, CODES_PER_TEXT_ID * len(ids) + SPARE_CODES)
+            each = CODES_PER_TEXT_ID if self.parts.lexicon is None else CODES_PER_PHONEME
+            limit = min(limit, each * len(ids) + SPARE_CODES)
             yield from decode(self.llm, self.vocab, [prompt], [limit], params, output_type="both", generator=generator,
                               texts=[ids])  # fmt: skip
 
