@@ -243,8 +243,7 @@ def choices(detokenizer: Detokenizer, utterances: list[list[int]], rounds: int) 
             chunk_codes=choice.chunk,
             first_chunk_codes=choice.first_chunk,
             look_ahead_codes=choice.look_ahead,
-            schedule=euler(choice.steps),
-        )
+        ).with_steps(choice.steps)
         awaited, first, whole, distances, jumps = [], [], [], [], []
         for codes, noise_TM, target_TM in said * rounds:
             pieces = say_in_pieces(detokenizer, codes, Noise(noise_TM, choice.look_ahead), config)

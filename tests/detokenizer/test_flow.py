@@ -39,6 +39,13 @@ def test_steps_go_from_noise_to_mel(steps):
         assert sum(float(width) for _, width in schedule) == pytest.approx(end, abs=1e-5)
 
 
+@given(steps=st.integers(2, 60))
+def test_swayed_steps_are_small_first_and_go_as_far(steps):
+    widths = [float(width) for _, width in euler(steps, -1.0)]
+    assert widths == sorted(widths) and widths[0] > 0 and sum(widths) == pytest.approx(1, abs=1e-5)
+    assert euler(steps, 0.0) == euler(steps)
+
+
 def test_the_solver_follows_a_constant_velocity():
     def constant(x_BTM, codes_BN, times_B, start, cache):
         return torch.full_like(x_BTM, 2.0)

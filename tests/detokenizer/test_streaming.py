@@ -119,6 +119,7 @@ def test_long_speech_forgets_what_is_far_back():
         ({"chunk_codes": 5, "look_ahead_codes": 5}, "look_ahead_codes is 5; 0 to 4 are possible"),
         ({"first_chunk_codes": 10}, "look_ahead_codes is 12; 0 to 9 are possible"),
         ({"schedule": []}, "at least one step"),
+        ({"sway": -2.0}, "-1 to 1 are possible"),
         ({"guidance": -1.0}, "can't be below 0"),
     ],
 )

@@ -53,13 +53,12 @@ class Speaking:
 
     def manner(self, model: "KimiAudio") -> "StreamConfig | None":
         """The model's way to speak with what the options change of it; None for a model that can't."""
-        from kimi_audio.detokenizer.flow import euler
 
         if model.detokenizer is None:
             return None
         config = model.detokenizer.config
         if self.steps is not None:
-            config = replace(config, schedule=euler(self.steps))
+            config = config.with_steps(self.steps)
         chunk = self.chunk or config.chunk_codes
         first = self.first_chunk or config.first_chunk_codes
         look_ahead = self.look_ahead

@@ -219,9 +219,14 @@ Schedule = list[tuple[Tensor, Tensor]]
 """Time and width of every solver step."""
 
 
-def euler(steps: int) -> Schedule:
-    """`steps` equal steps from 0 to 1, with the float32 rounding of the official solver, whose default is 29."""
+def euler(steps: int, sway: float = 0.0) -> Schedule:
+    """`steps` steps from 0 to 1, with the float32 rounding of the official solver, whose default is 29 equal ones.
+
+    A negative `sway`, down to -1, makes the early ones smaller and the late ones larger (F5-TTS, arXiv 2410.06885).
+    """
     span = torch.linspace(0, 1, steps + 1)
+    if sway:
+        span = (span + sway * (torch.cos(torch.pi / 2 * span) - 1 + span)).clamp(0, 1)
     schedule, time = [], span[0]
     for end in span[1:]:
         schedule.append((time, end - time))

@@ -14,7 +14,7 @@ Whatever holds state has `reset`, `push` and `flush`. `MelStream` and `Stitcher`
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 import torch
@@ -26,6 +26,7 @@ from kimi_audio.errors import ConfigError
 from kimi_audio.kv_cache import KVCache
 
 FRAMES_PER_CODE = 4
+STEPS = 29
 
 Noise = Callable[[int, int], Tensor]
 """(frames, mel bins) → standard normal numbers, float32."""
@@ -45,6 +46,7 @@ class StreamConfig:
         remembered_frames: how far back a chunk sees, in mel frames of 20 ms.
         positions: when two more chunks might not fit below this position, all is forgotten.
         schedule: the solver's steps.
+        sway: how they are spread, if they are those of `euler`; see there.
         guidance: weight of classifier-free guidance, 0 for none; it doubles the flow's work, and needs one that was
             trained with codes dropped.
         stitching: how sounds of neighbouring chunks are joined: `overlap` runs the vocoder over `context_frames` on
@@ -57,7 +59,8 @@ class StreamConfig:
     look_ahead_codes: int = 12
     remembered_frames: int = 900
     positions: int = 4096
-    schedule: Schedule = field(default_factory=lambda: euler(29))
+    schedule: Schedule = field(default_factory=lambda: euler(STEPS))
+    sway: float = 0.0
     guidance: float = 0.0
     stitching: Stitching = "overlap"
     context_frames: int = 12
@@ -71,7 +74,11 @@ class StreamConfig:
             TypeError: naming a field that is unknown.
         """
         rest = {name: value for name, value in config.items() if name != "steps"}
-        return cls(**rest) if "steps" not in config else cls(**rest, schedule=euler(config["steps"]))
+        return cls(**rest).with_steps(config.get("steps", STEPS))
+
+    def with_steps(self, steps: int) -> "StreamConfig":
+        """The same with so many solver steps, spread alike."""
+        return replace(self, schedule=euler(steps, self.sway))
 
     def __post_init__(self) -> None:
         shortest = min(self.chunk_codes, self.first_chunk_codes or self.chunk_codes)
@@ -81,6 +88,8 @@ class StreamConfig:
             raise ConfigError("the solver needs at least one step")
         if self.guidance < 0 or self.context_frames < 0:
             raise ConfigError("guidance and context_frames can't be below 0")
+        if not -1 <= self.sway <= 1:
+            raise ConfigError(f"sway is {self.sway}; -1 to 1 are possible")
 
 
 class MelStream:
