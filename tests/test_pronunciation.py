@@ -11,7 +11,7 @@ from kimi_audio.pronunciation import NAMES, PHONEMES, SOUNDS, Lexicon, in_words,
 
 LEXICON = Lexicon(
     {"the": "Dx", "cat": "kQt", "judge": "JAJ", "want": "want", "stop": "stap", "make": "mek", "rain": "ren",
-     "bow": "bo", "twenty": "twEnti", "one": "wAn", "percent": "pRsEnt", "say": "se", "isn't": "IzInt"}
+     "bow": "bo", "twenty": "twEnti", "one": "wAn", "percent": "pRsEnt", "say": "se", "isn't": "IzInt", "a": "x"}
 )  # fmt: skip
 
 
@@ -27,6 +27,8 @@ LEXICON = Lexicon(
         ("21%", "twEnti wAn pRsEnt"),
         ("isn’t “the” (cat) - the", "IzInt Dx, kQt, Dx"),
         ("USB", "yu Es bi"),
+        ("www", "dAbxlyu dAbxlyu dAbxlyu"),
+        ("A cat: C, A, T.", "x kQt, si, e, ti."),
     ],
 )
 def test_words_and_what_is_made_of_them(text: str, said: str) -> None:

@@ -93,17 +93,17 @@ class Lexicon:
 
     def pronounce(self, text: str) -> str:
         """The phonemes of a text's words, with spaces between them; of the punctuation, pauses and ends remain."""
-        said = ""
-        for token in TOKEN.findall(in_words(text)):
+        said, tokens = "", TOKEN.findall(in_words(text))
+        for token, following in zip(tokens, [*tokens[1:], "."], strict=False):
             if token in MARKS:
                 said += token if said and said[-1] not in MARKS else ""
-            elif phonemes := self._word(token):
+            elif phonemes := NAMES["a"] if token == "A" and following in MARKS else self._word(token):
                 said += f" {phonemes}"
         return said.strip()
 
     def _word(self, word: str) -> str:
         known = self._known(word.lower())
-        if known is None and word.isupper() and len(word) <= 5:
+        if known is None and ((word.isupper() and len(word) <= 5) or not set("aeiouy") & set(word.lower())):
             return " ".join(NAMES.get(letter, "") for letter in word.lower()).strip()
         return sound_out(word.lower()) if known is None else known
 
