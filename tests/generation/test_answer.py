@@ -249,7 +249,7 @@ def test_a_text_is_said_in_pieces(model: KimiAudio) -> None:
     sounds = list(model.say(text, seed=1, max_new_tokens=60, **DRAWN))
     assert len(sounds) > len(pieces)
     first = next(model.say(text, seed=1, max_new_tokens=60, **DRAWN))
-    assert np.array_equal(first, sounds[0])
+    np.testing.assert_allclose(first, sounds[0], atol=1e-4)  # float sums may differ in their last bits
 
 
 @pytest.mark.parametrize("text", ["", "  \n", "… !? —", "***"])
