@@ -7,7 +7,7 @@ QUESTIONS are manifests of conversations, spoken (`questions.train.jsonl`) or wr
 answer and some sentences to the voice of the assistant, a line each (`name <TAB> voice <TAB> speed <TAB> text`), for a
 synthesiser. `manifests` writes `talk` (conversations whose answers are written and spoken), `say` (texts to read aloud:
 the same answers and sentences, and the recordings of READ) and `alone` (the same speech with nothing before it, which
-is all that an audio branch needs and takes a third less time), each as `.train.jsonl` and `.dev.jsonl`.
+is all that an audio branch needs), each as `.train.jsonl` and `.dev.jsonl`.
 """
 
 import argparse

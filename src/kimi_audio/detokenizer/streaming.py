@@ -46,7 +46,7 @@ class StreamConfig:
         remembered_frames: how far back a chunk sees, in mel frames of 20 ms.
         positions: when two more chunks might not fit below this position, all is forgotten.
         schedule: the solver's steps.
-        sway: how they are spread, if they are those of `euler`; see there.
+        sway: how `with_steps` spreads them (`euler`); it changes nothing by itself.
         guidance: weight of classifier-free guidance, 0 for none; it doubles the flow's work, and needs one that was
             trained with codes dropped.
         stitching: how sounds of neighbouring chunks are joined: `overlap` runs the vocoder over `context_frames` on
