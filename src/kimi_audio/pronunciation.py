@@ -23,6 +23,7 @@ ARPABET = {
 }  # fmt: skip
 """Phonemes by their two-letter names, without stress; `ax` is an unstressed `ah`."""
 PHONEMES = frozenset(ARPABET.values())
+VOWELS = frozenset("aQAcWxYEReIioOUu")
 VOICELESS, HISSING = frozenset("ptkfTsSC"), frozenset("szSZCJ")
 SIGNS = {"%": " percent ", "&": " and ", "+": " plus ", "=": " equals ", "@": " at ", "°": " degrees "}
 CURRENCIES = {"$": "dollars", "£": "pounds", "€": "euros"}
@@ -159,10 +160,10 @@ def sound_out(word: str) -> str:
         start = next((spelled for spelled in _AT_START if at == 0 and rest.startswith(spelled)), "")
         if start:
             said, at = _AT_START[start], len(start)
-        elif len(rest) == 1 and rest in _AT_END and any(sound in "aQAcWxYEReIioOUu" for sound in said):
+        elif len(rest) == 1 and rest in _AT_END and VOWELS & set(said):
             return said + _AT_END[rest]
         elif re.fullmatch(r"[aeiouy][^aeiouwxy]e", rest):
-            return said + _LONG[rest[0]] + SOUNDS[rest[1]].replace("k", "s" if rest[1] == "c" else "k")
+            return said + _LONG[rest[0]] + ("s" if rest[1] == "c" else SOUNDS[rest[1]])
         else:
             spelled = _SOUNDS.match(rest).group()  # type: ignore[union-attr]
             said, at = said + SOUNDS[spelled], at + len(spelled)
