@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_model import SEMANTIC, WHISPER
 
-from kimi_audio.tokenizer.acoustic import SEGMENT_SAMPLES, TOKEN_SAMPLES, AcousticEncoder, num_tokens
+from kimi_audio.tokenizer.acoustic import SEGMENT_SAMPLES, TOKEN_SAMPLES, AcousticEncoder, by_length, num_tokens
 from kimi_audio.tokenizer.semantic import SemanticTokenizer, block_causal_mask
 from kimi_audio.tokenizer.whisper import WhisperEncoder
 
@@ -153,3 +153,16 @@ def test_code_vectors_lie_as_the_codes_do(semantic, width):
     if width >= codebook.shape[1]:
         ratio = torch.pdist(vectors) / torch.pdist(codebook)
         torch.testing.assert_close(ratio, ratio.mean().expand_as(ratio), atol=1e-4, rtol=1e-4)
+
+
+def test_clips_heard_together_have_the_codes_of_each_alone(semantic):
+    clips = [noise(length) for length in (5_000, 30_000, 16_000, 1)]
+    for clip, codes_T in zip(clips, semantic.encode_clips(clips, multiple=64), strict=True):
+        assert torch.equal(codes_T, semantic.encode([clip])[0])
+
+
+@given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 200))
+def test_batches_by_length_hold_every_item_once(lengths, budget):
+    batches = by_length(lengths, budget)
+    assert sorted(item for batch in batches for item in batch) == list(range(len(lengths)))
+    assert all(len(batch) == 1 or max(lengths[item] for item in batch) * len(batch) <= budget for batch in batches)

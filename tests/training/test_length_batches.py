@@ -8,7 +8,8 @@ from kimi_audio.training.length_batches import length_batches
 
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=40), st.integers(50, 200), st.integers(0, 30))
 def test_every_item_once_an_epoch_within_the_budget_and_repeatable(lengths, budget, start):
-    batches = list(islice(length_batches(lengths, budget, seed=1), 60))
+    numbered = list(islice(length_batches(lengths, budget, seed=1), 60))
+    batches = [batch for _, batch in numbered]
     assert all(max(lengths[i] for i in batch) * len(batch) <= budget for batch in batches)
     seen = []
     for batch in batches:
@@ -18,4 +19,5 @@ def test_every_item_once_an_epoch_within_the_budget_and_repeatable(lengths, budg
             break
     else:
         assert len(seen) < len(lengths)
-    assert list(islice(length_batches(lengths, budget, seed=1, start=start), 5)) == batches[start : start + 5]
+    assert list(islice(length_batches(lengths, budget, seed=1, start=start), 5)) == numbered[start : start + 5]
+    assert list(islice(length_batches(lengths, budget, seed=1, start=start, stride=7), 4)) == numbered[start : start + 28 : 7]

@@ -38,6 +38,10 @@ def test_row_number_i_is_the_same_wherever_one_starts():
     whole = shown(islice(make().rows(), 60))
     for start in (0, 1, 7, 33, 59):
         assert shown(islice(make().rows(start), 60 - start)) == whole[start:]
+    shares = [shown(islice(make().rows(share, 3), 90)) for share in range(3)]
+    rounds = [row for share in shares for row in share]
+    assert all(row in rounds for row in whole)  # each round is in one of the shares
+    assert shown(islice(make().rows(1 + 3 * 4, 3), 5)) == shares[1][4:9]
     assert shown(islice(Mixture([Numbers(0, 13)], [1], 32, seed=4).rows(), 9)) != shown(
         islice(Mixture([Numbers(0, 13)], [1], 32, seed=3).rows(), 9)
     )

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_audio.training.packing import PackedRow, pack, packed_hidden
+from kimi_audio.training.packing import PackedRow, PaddedAttention, attend_one_by_one, pack, packed_hidden
 
 LENGTHS = st.lists(st.integers(1, 60), max_size=40)
 
@@ -41,7 +41,8 @@ def test_filling_a_row_changes_no_target_and_no_state(llm, make_prompt):
     documents = [make_prompt(5, 4, 2, 1), make_prompt(0, 9, 3, 2)]
     row, filled = PackedRow.of(documents), PackedRow.of(documents, 50)
     count = sum(row.lengths)
-    assert filled.lengths == [*row.lengths, 50 - count] and len(filled.audio_ids) == len(filled.text_ids) == 50
+    assert filled.lengths[:2] == row.lengths and sum(filled.lengths) == len(filled.audio_ids) == len(filled.text_ids) == 50
+    assert max(filled.lengths) == max(row.lengths)
     for name in ("text_at", "text_labels", "audio_at", "audio_labels"):
         assert torch.equal(getattr(filled, name), getattr(row, name))
     for states_ND, expected in zip(packed_hidden(llm, filled), packed_hidden(llm, row), strict=True):
@@ -62,6 +63,13 @@ def test_packed_states_equal_those_of_each_document_alone(llm, make_prompt):
         start = end
 
 
+def test_one_padded_batch_attends_as_documents_one_by_one_do():
+    lengths = [7, 1, 12, 3]
+    q, k, v = (torch.randn(1, heads, sum(lengths), 8, dtype=torch.float64) for heads in (4, 2, 2))
+    expected = attend_one_by_one(q, k, v, lengths)
+    torch.testing.assert_close(PaddedAttention(lengths, torch.device("cpu"))(q, k, v, lengths), expected)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="torch.compile needs a C++ compiler")
 def test_compiled_layers_compute_the_same(llm, make_prompt):
@@ -77,7 +85,8 @@ def test_nothing_leaks_from_one_document_to_another(llm, make_prompt):
     first = row.lengths[0]
     changed_ids = row.text_ids.clone()
     changed_ids[:first] = (changed_ids[:first] + 1) % 256
-    changed = replace(row, text_ids=changed_ids, features=[row.features[0] + 1.0, *row.features[1:]])
+    louder = torch.cat([row.features[0] + 1.0, *row.features[1:]])
+    changed = replace(row, text_ids=changed_ids, sounds=louder)
     for before, after in zip(packed_hidden(llm, row), packed_hidden(llm, changed), strict=True):
         assert torch.equal(before[first:], after[first:])
         assert (before[:first] - after[:first]).abs().max() > 0.01
@@ -85,8 +94,9 @@ def test_nothing_leaks_from_one_document_to_another(llm, make_prompt):
 
 def test_gradients_do_not_leak_either(llm, make_prompt):
     row = PackedRow.of([make_prompt(5, 4, 2, 1), make_prompt(3, 6, 2, 2)])
-    features = [feature.requires_grad_() for feature in row.features]
+    assert row.sounds is not None
+    row.sounds.requires_grad_()
     text_ND, audio_ND = packed_hidden(llm, row)
     (text_ND[: row.lengths[0]].sum() + audio_ND[: row.lengths[0]].square().sum()).backward()
-    assert features[0].grad.abs().max() > 0
-    assert features[1].grad is None or features[1].grad.abs().max() == 0
+    first, second = row.sounds.grad.split(row.sound_lengths)
+    assert first.abs().max() > 0 and second.abs().max() == 0

@@ -24,7 +24,7 @@ from kimi_audio.tokenizer.semantic import SemanticTokenizer
 from kimi_audio.tokenizer.whisper import WhisperEncoder
 from kimi_audio.training.logs import read_metrics
 from kimi_audio.training.recipe import read_recipe, run_recipe
-from kimi_audio.training.recipes.ears import CachedEars
+from kimi_audio.training.recipes.ears import CachedEars, Listening
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_variants_alone_are_heard_where_clean_is_not_wanted(folder):
 def test_other_features_have_another_cache(folder):
     def name(acoustic: AcousticEncoder | None, bfloat16: bool) -> str:
         parts = replace(load_parts(folder / "init"), acoustic=acoustic)
-        return CachedEars(folder / "init", parts, folder / "cache", None, 0, bfloat16).cache.folder.name
+        return CachedEars(folder / "init", parts, folder / "cache", None, Listening(bfloat16=bfloat16)).cache.folder.name
 
     encoder = WhisperEncoder(WHISPER)
     clipped, spare = AcousticEncoder(encoder, clip_silence=True), AcousticEncoder(encoder, True, spare_frames=50)

@@ -1,7 +1,7 @@
 """What the model hears of every recording, computed once: semantic codes and acoustic features on disk.
 
     cache = HeardCache(Path("cache") / listener_hash(model_folder))
-    fill(cache, recordings, listen)                 # goes on where an earlier call stopped
+    fill(cache, recordings, listen)
     cache.heard("speech/a.wav")                     # Heard(codes, features [1, T, F]), read from a memory map
 
     FOLDER/index.jsonl          {"key", "shard", "start", "length", "width"} per recording
@@ -16,11 +16,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable
+from itertools import islice
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -30,8 +28,7 @@ from kimi_audio.prompt import Heard
 
 SHARD_BYTES = 2**30
 
-T = TypeVar("T")
-U = TypeVar("U")
+Samples = np.ndarray
 
 
 def listener_hash(model_folder: Path, parts: Iterable[str] = ("whisper-large-v3", "glm-4-voice-tokenizer")) -> str:
@@ -73,7 +70,7 @@ class HeardCache:
         return self._entry(key)["length"]
 
     def heard(self, key: str) -> Heard:
-        """Codes (T,) and features [1, T, F] in float32.
+        """Codes (T,) and features [1, T, F] in float16.
 
         Raises:
             DataError: when the recording was never cached.
@@ -84,7 +81,7 @@ class HeardCache:
         if not width:
             return Heard(codes)
         flat = self._map(entry["shard"], "features", np.float16)[start * width : end * width]
-        return Heard(codes, torch.from_numpy(flat.astype(np.float32)).view(1, -1, width))
+        return Heard(codes, torch.from_numpy(flat.copy()).view(1, -1, width))
 
     def add(self, key: str, heard: Heard) -> None:
         """Append a recording; features may be absent. A key that is there already is left as it is."""
@@ -131,43 +128,22 @@ def _write_at(path: Path, position: int, data: bytes) -> None:
 
 def fill(
     cache: HeardCache,
-    recordings: Iterable[tuple[str, Callable[[], np.ndarray]]],
-    listen: Callable[[np.ndarray], Heard],
-    report: Callable[[int], None] = lambda done: None,
-    workers: int = 1,
+    recordings: Iterable[tuple[str, Samples]],
+    listen: Callable[[list[Samples]], list[Heard]],
+    together: int = 256,
 ) -> int:
-    """Listen to the recordings that `cache` lacks, in order, and return how many there were.
+    """Listen to recordings, so many together, put them into the cache in their order, and return how many there were.
 
     Args:
-        recordings: (key, function that gives 16 kHz mono samples (L,)); not called for what is cached.
-        listen: samples → codes and features.
-        report: called with the number of recordings passed, cached or not.
-        workers: threads that listen; the order in the cache stays that of the recordings.
+        recordings: (key, 16 kHz mono samples (L,)).
+        listen: samples → codes and features, of several recordings.
     """
-    new = 0
-
-    def hear(recording: tuple[str, Callable[[], np.ndarray]]) -> tuple[str, Heard | None]:
-        key, samples = recording
-        return key, None if key in cache else listen(samples())
-
-    with ThreadPoolExecutor(workers) as pool:
-        for done, (key, heard) in enumerate(_in_order(pool, hear, recordings, ahead=2 * (workers - 1)), start=1):
-            if heard is not None:
-                cache.add(key, heard)
-                new += 1
-            report(done)
-    return new
-
-
-def _in_order(pool: Executor, work: Callable[[T], U], items: Iterable[T], ahead: int) -> Iterator[U]:
-    """`work` of every item, in order; at most `ahead` of those not yet asked for are under way."""
-    waiting: deque[Future[U]] = deque()
-    for item in items:
-        waiting.append(pool.submit(work, item))
-        if len(waiting) > ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+    count, waiting = 0, iter(recordings)
+    while part := list(islice(waiting, together)):
+        for (key, _), heard in zip(part, listen([samples for _, samples in part]), strict=True):
+            cache.add(key, heard)
+        count += len(part)
+    return count
 
 
 CLEAN = range(1)

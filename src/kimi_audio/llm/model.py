@@ -215,7 +215,8 @@ class AudioLLM(nn.Module):
         rows = []
         for length, feature in zip(lengths, features, strict=True):
             feature_tF = feature.reshape(-1, feature.shape[-1])[:length]
-            rows.append(F.pad(feature_tF, (0, 0, 0, length - feature_tF.shape[0])))
+            missing = length - feature_tF.shape[0]
+            rows.append(F.pad(feature_tF, (0, 0, 0, missing)) if missing else feature_tF)
         return torch.cat(rows)
 
     def hidden(

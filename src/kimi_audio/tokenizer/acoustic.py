@@ -24,6 +24,17 @@ TOKEN_SAMPLES = 1280
 FRAMES_PER_TOKEN = 4
 
 
+def by_length(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Item numbers in batches of similar length, longest × items at most `budget` (or one item), shortest first."""
+    batches: list[list[int]] = []
+    for item in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batches and lengths[item] * (len(batches[-1]) + 1) <= budget:
+            batches[-1].append(item)
+        else:
+            batches.append([item])
+    return batches
+
+
 def num_tokens(num_samples: int) -> int:
     """12.5 Hz positions that `num_samples` samples of one segment fill."""
     return (num_samples - 1) // TOKEN_SAMPLES + 1
@@ -78,6 +89,11 @@ class AcousticEncoder(nn.Module):
     def encode_segment(self, samples_L: Tensor) -> Tensor:
         """One segment of at most 30 s: (T, 4 · d_model)."""
         return self.encode([self.log_mel(samples_L)], [num_tokens(samples_L.shape[0])])[0]
+
+    @torch.inference_mode()
+    def encode_clips(self, clips: Sequence[Tensor], multiple: int) -> list[Tensor]:
+        """Features (T, 4 · d_model) of clips (L,) of at most 30 s, computed together; see `encode`."""
+        return self.encode([self.log_mel(clip_L) for clip_L in clips], [num_tokens(len(c)) for c in clips], multiple)
 
     @torch.inference_mode()
     def forward(self, samples: np.ndarray | Tensor) -> Tensor:

@@ -60,7 +60,8 @@ def ctc_loss(log_probs: Sequence[Tensor], targets: Sequence[Sequence[int]]) -> T
     """Mean over the recordings of connectionist temporal classification per class; log_probs: (T, C) of each."""
     lengths = torch.tensor([len(log_probs_TC) for log_probs_TC in log_probs])
     classes, sizes = torch.tensor([c for target in targets for c in target]), torch.tensor([*map(len, targets)])
-    return F.ctc_loss(nn.utils.rnn.pad_sequence([*log_probs]), classes, lengths, sizes, zero_infinity=True)
+    padded_TBC = nn.utils.rnn.pad_sequence([*log_probs])
+    return F.ctc_loss(padded_TBC, classes.to(padded_TBC.device), lengths, sizes, zero_infinity=True)
 
 
 def letter_classes(text: str) -> list[int]:

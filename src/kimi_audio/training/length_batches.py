@@ -6,8 +6,10 @@ import random
 from collections.abc import Iterator, Sequence
 
 
-def length_batches(lengths: Sequence[int], budget: int, seed: int, start: int = 0) -> Iterator[list[int]]:
-    """Endless batches of item numbers, from batch number `start` on.
+def length_batches(
+    lengths: Sequence[int], budget: int, seed: int, start: int = 0, stride: int = 1
+) -> Iterator[tuple[int, list[int]]]:
+    """Endless (number, item numbers) of every `stride`-th batch, from batch number `start` on.
 
     Args:
         lengths: of the items. Sorting blurs them by 15 %, so that an item meets other neighbours each epoch.
@@ -16,7 +18,9 @@ def length_batches(lengths: Sequence[int], budget: int, seed: int, start: int = 
     epoch = number = 0
     while True:
         batches = _epoch(lengths, budget, random.Random(f"{seed} {epoch}"))
-        yield from batches[max(0, start - number) :]
+        while start < number + len(batches):
+            yield start, batches[start - number]
+            start += stride
         number += len(batches)
         epoch += 1
 

@@ -2,7 +2,7 @@
 
     class Denoise(Objective):
         def __init__(self): self.model = torch.nn.Linear(8, 8)
-        def batches(self, start): return (torch.randn(4, 8, generator=...) for i in itertools.count(start))
+        def batches(self, start, stride=1): return (noise(seed=i) for i in itertools.count(start, stride))
         def loss(self, batch): return (self.model(batch) - batch).square().mean(), {}
 
 The law that makes a killed run resume to the same losses: batch `i` depends on `i` and the objective's
@@ -40,8 +40,11 @@ class Objective(ABC):
     model: nn.Module
 
     @abstractmethod
-    def batches(self, start: int) -> Iterator[Any]:
-        """Micro-batches number `start`, `start + 1`, ...: endless, each a function of its number and the seed."""
+    def batches(self, start: int, stride: int = 1) -> Iterator[Any]:
+        """Micro-batches number `start`, `start + stride`, ...: endless, each a function of number, stride and seed.
+
+        Worker processes take every `stride`-th each.
+        """
 
     @abstractmethod
     def loss(self, batch: Any) -> tuple[Tensor, Mapping[str, float | Tensor]]:

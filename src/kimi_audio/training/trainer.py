@@ -28,6 +28,7 @@ from kimi_audio.errors import ConfigError
 from kimi_audio.training.checkpoints import checkpoints, load_checkpoint, save_checkpoint
 from kimi_audio.training.logs import MetricLog, plot_losses, progress_line
 from kimi_audio.training.objective import Objective
+from kimi_audio.training.prefetch import prefetched
 
 PATIENCE_WITH_NAN = 20
 """Updates in a row that may be left out for a gradient that is not finite, before the run is given up."""
@@ -39,6 +40,8 @@ class TrainConfig:
 
     With `minutes` the run ends after that much training time or `steps`, whichever is first, and the schedule
     follows whichever is further on; such a run follows the clock, so only without `minutes` is it repeatable.
+    `workers` processes prepare the batches (0: the trainer itself, between two steps); their number is part of what
+    decides the batches.
     """
 
     steps: int
@@ -50,6 +53,7 @@ class TrainConfig:
     clip: float = 1.0
     accumulate: int = 1
     minutes: float | None = None
+    workers: int = 0
     seed: int = 0
     device: str = "cpu"
     autocast_bf16: bool = False
@@ -121,7 +125,7 @@ class Trainer:
 
     def _run(self, log: MetricLog, progress: Any, stop: threading.Event) -> float:
         config, loss = self.config, math.nan
-        batches = self.objective.batches(self.step * config.accumulate)
+        batches = prefetched(self.objective, self.step * config.accumulate, config.workers)
         last_saved, clock = time.monotonic(), time.monotonic()
         self.objective.model.train()
         while self._fraction() < 1 and not stop.is_set():

@@ -31,7 +31,7 @@ from kimi_audio.data.waveforms import WaveformStore
 from kimi_audio.errors import DataError
 from kimi_audio.llm.model import Adaptor
 from kimi_audio.prompt import Heard
-from kimi_audio.tokenizer.acoustic import SEGMENT_SAMPLES, AcousticEncoder, num_tokens
+from kimi_audio.tokenizer.acoustic import FRAMES_PER_TOKEN, SEGMENT_SAMPLES, AcousticEncoder, num_tokens
 from kimi_audio.training.ctc import LETTERS, Spelling, ctc_loss, letter_classes, positions_needed
 from kimi_audio.training.length_batches import length_batches
 from kimi_audio.training.objective import Objective, ParameterGroup, groups_by_prefix
@@ -141,10 +141,10 @@ class AdaptorObjective(Objective):
         """All but the encoder's table of positions, which is fixed sinusoids."""
         return groups_by_prefix(self.model, {"encoder.encoder.embed_positions": 0.0, **self.rates}, self.frozen_until)
 
-    def batches(self, start: int) -> Iterator[Batch]:
+    def batches(self, start: int, stride: int = 1) -> Iterator[Batch]:
         """Recordings of similar length together."""
         lengths = [self.store.length(n) for n in self.usable]
-        for number, rows in enumerate(length_batches(lengths, self.budget, self.seed, start), start=start):
+        for number, rows in length_batches(lengths, self.budget, self.seed, start, stride):
             yield self._batch([self.usable[row] for row in rows], number)
 
     def _batch(self, rows: list[int], number: int) -> Batch:
@@ -163,7 +163,7 @@ class AdaptorObjective(Objective):
         assert self.heard is not None
         features_1TF = self.heard(self.store.rows[row]["audio"]).features
         assert features_1TF is not None, "the model has an acoustic encoder"
-        return features_1TF[0], features_1TF.shape[1]
+        return features_1TF[0].float(), features_1TF.shape[1]
 
     def _log_mel(self, row: int, rng: np.random.Generator) -> tuple[Tensor, int]:
         """Log-mel of a recording, changed at random if that is wanted, and how many features it will have."""
@@ -181,10 +181,12 @@ class AdaptorObjective(Objective):
         heard = self.readout.adaptor(hidden).split(batch.lengths)
         losses: dict[str, Tensor] = {}
         if spoken := [n for n, target in enumerate(batch.targets) if target]:
-            tokens = [self.readout.tokens(heard[n]) for n in spoken]
+            lengths = [batch.lengths[n] for n in spoken]
+            tokens = self.readout.tokens(torch.cat([heard[n] for n in spoken])).split(lengths)
             losses["ctc_loss"] = ctc_loss(tokens, [batch.targets[n] for n in spoken])
             if not self.heard:
-                frames = [self.readout.letters(features[n]) for n in spoken]
+                letters = self.readout.letters(torch.cat([features[n] for n in spoken]))
+                frames = letters.split([FRAMES_PER_TOKEN * length for length in lengths])
                 losses["letters_loss"] = LETTERS_WEIGHT * ctc_loss(frames, [batch.letters[n] for n in spoken])
         if labelled := [(z_TD, label) for z_TD, label in zip(heard, batch.labels, strict=True) if label is not None]:
             logits_BC = torch.stack([self.readout.label(z_TD) for z_TD, _ in labelled])

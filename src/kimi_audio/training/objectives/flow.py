@@ -98,9 +98,9 @@ class FlowObjective(Objective):
     def parameter_groups(self) -> list[ParameterGroup]:
         return groups_by_prefix(self.model, self.rates)
 
-    def batches(self, start: int) -> Iterator[FlowBatch]:
+    def batches(self, start: int, stride: int = 1) -> Iterator[FlowBatch]:
         lengths = [min(self.longest, len(self.codes(row))) for row in self.store.rows]
-        for number, rows in enumerate(length_batches(lengths, self.budget, self.seed, start), start=start):
+        for number, rows in length_batches(lengths, self.budget, self.seed, start, stride):
             rng = np.random.default_rng((self.seed, number))
             yield self._batch(self.store, rows, rng, rng.random(len(rows)), self.drop_codes, self.blur_codes)
 

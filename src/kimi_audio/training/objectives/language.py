@@ -27,7 +27,7 @@ from kimi_audio.tokenizer.acoustic import SEGMENT_SAMPLES, AcousticEncoder, num_
 from kimi_audio.training.guided_attention import GuidedAttention
 from kimi_audio.training.mixture import Mixture
 from kimi_audio.training.objective import Objective, ParameterGroup, groups_by_prefix
-from kimi_audio.training.packing import PackedRow, packed_hidden
+from kimi_audio.training.packing import PackedRow, pack, packed_hidden
 from kimi_audio.vocab import Vocabulary
 
 EPSILON = 1e-4
@@ -92,8 +92,8 @@ class LanguageObjective(Objective):
     def parameter_groups(self) -> list[ParameterGroup]:
         return groups_by_prefix(self.model, self.rates, self.frozen_until)
 
-    def batches(self, start: int) -> Iterator[PackedRow]:
-        for number, prompts in zip(count(start), self.mixture.rows(start), strict=False):
+    def batches(self, start: int, stride: int = 1) -> Iterator[PackedRow]:
+        for number, prompts in zip(count(start, stride), self.mixture.rows(start, stride), strict=False):
             rng = np.random.default_rng((self.mixture.seed, number, 3))
             yield regularise(PackedRow.of(prompts, self.mixture.capacity), self.regularisation, self.vocab, rng)
 
@@ -120,7 +120,8 @@ class LanguageObjective(Objective):
             rng = None
             if self.masked_mels and self.model.training:
                 rng = np.random.default_rng(int(torch.randint(2**31, ())))
-            row = replace(row, features=[self._encode(samples_L, rng) for samples_L in row.features])
+            heard = [self._encode(samples_L, rng) for samples_L in row.features]
+            row = replace(row, sounds=torch.cat(heard) if heard else None, sound_lengths=[*map(len, heard)])
         text_ND, audio_ND = packed_hidden(
             self.llm,
             row,
@@ -138,7 +139,7 @@ class LanguageObjective(Objective):
         return text, audio
 
     def _encode(self, samples_L: Tensor, rng: np.random.Generator | None) -> Tensor:
-        """Features [1, T, F] of one sound, with gradients (`AcousticEncoder.forward` has none); with `rng` masked."""
+        """Features (T, F) of one sound, with gradients (`AcousticEncoder.forward` has none); with `rng` masked."""
         assert self.encoder is not None
         parts = samples_L.split(SEGMENT_SAMPLES)
         log_mels = [self.encoder.log_mel(part_L) for part_L in parts]
@@ -148,7 +149,7 @@ class LanguageObjective(Objective):
             self.encoder.encode([log_mel_MT], [num_tokens(len(part_L))])[0]
             for log_mel_MT, part_L in zip(log_mels, parts, strict=True)
         ]
-        return torch.cat(features)[None]
+        return torch.cat(features)
 
     def evaluate(self) -> dict[str, float]:
         metrics = {f"{name}_loss": self._dev_loss(prompts) for name, prompts in self.dev.items()}
@@ -158,8 +159,8 @@ class LanguageObjective(Objective):
 
     def _dev_loss(self, prompts: list[Prompt]) -> float:
         total, targets = 0.0, 0
-        for prompt in prompts:
-            row = PackedRow.of([prompt]).to(self.device)
+        for numbers in pack([len(prompt) for prompt in prompts], self.mixture.capacity):
+            row = PackedRow.of([prompts[number] for number in numbers]).to(self.device)
             text, audio = self._stream_losses(row, smoothing=0.0)
             written = len(row.text_at) if self.text_loss else 0
             total += float(text) * written + float(audio) * len(row.audio_at)
@@ -189,10 +190,10 @@ def regularise(row: PackedRow, settings: Regularisation, vocab: Vocabulary, rng:
         codes = range(vocab.token_offset, vocab.token_offset + vocab.num_audio_codes)
         spoken = row.audio_at[row.audio_labels >= vocab.token_offset] + 1
         audio_ids = _corrupted(audio_ids, spoken, settings.corrupt_codes, codes, rng)
-    features = row.features
-    if settings.mask_features:
-        features = [hide_spans(feature, settings.mask_features, rng) for feature in features]
-    return replace(row, text_ids=text_ids, audio_ids=audio_ids, features=features)
+    sounds = row.sounds
+    if settings.mask_features and sounds is not None:
+        sounds = torch.cat([hide_spans(feature_TF, settings.mask_features, rng) for feature_TF in row.features])
+    return replace(row, text_ids=text_ids, audio_ids=audio_ids, sounds=sounds)
 
 
 def _corrupted(ids: Tensor, at: Tensor, share: float, alphabet: range, rng: np.random.Generator) -> Tensor:
@@ -204,7 +205,7 @@ def _corrupted(ids: Tensor, at: Tensor, share: float, alphabet: range, rng: np.r
 
 
 def hide_spans(feature: Tensor, share: float, rng: np.random.Generator, longest: int = 4) -> Tensor:
-    """`feature` (1, T, F) with about `share` of its T vectors zeroed, in spans of 1 to `longest`."""
+    """`feature` (…, T, F) with about `share` of its T vectors zeroed, in spans of 1 to `longest`."""
     frames = feature.shape[-2]
     starts = np.flatnonzero(rng.random(frames) < share / ((1 + longest) / 2))
     hidden = feature.clone()

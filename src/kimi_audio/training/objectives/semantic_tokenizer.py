@@ -173,9 +173,9 @@ class SemanticTokenizerObjective(Objective):
         text = self.store.rows[row].get("text") or ""
         return self.tokenizing.reader.fits(text, num_tokens(self.store.length(row)) / fastest)
 
-    def batches(self, start: int) -> Iterator[Batch]:
+    def batches(self, start: int, stride: int = 1) -> Iterator[Batch]:
         lengths = [self.store.length(row) for row in self.usable]
-        for number, rows in enumerate(length_batches(lengths, self.budget, self.seed, start), start=start):
+        for number, rows in length_batches(lengths, self.budget, self.seed, start, stride):
             yield self._batch(self.store, [self.usable[row] for row in rows], number)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float | Tensor]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -77,17 +78,15 @@ class VocoderObjective(Objective):
     def parameter_groups(self) -> list[ParameterGroup]:
         return groups_by_prefix(self.model, self.rates)
 
-    def batches(self, start: int) -> Iterator[tuple[Tensor, tuple[int, ...]]]:
+    def batches(self, start: int, stride: int = 1) -> Iterator[tuple[Tensor, tuple[int, ...]]]:
         """Samples (B, L), and which discriminators play along."""
         lengths = np.array([self.store.length(row) for row in range(len(self.store))], float)
-        number = start
-        while True:
+        for number in count(start, stride):
             rng = np.random.default_rng((self.seed, number))
             rows = rng.choice(len(lengths), self.size, p=lengths / lengths.sum())
             samples_BL = torch.stack([self._stretch(int(row), rng) for row in rows])
             judges = rng.permutation(COUNT)[: self.judges] if number >= self.adversary_after else ()
             yield samples_BL, tuple(int(judge) for judge in judges)
-            number += 1
 
     def loss(self, batch: tuple[Tensor, tuple[int, ...]]) -> tuple[Tensor, dict[str, float | Tensor]]:
         real_BL, judges = batch[0].to(self.device), batch[1]

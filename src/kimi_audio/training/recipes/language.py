@@ -21,7 +21,7 @@ from kimi_audio.training.mixture import Mixture, Source
 from kimi_audio.training.objectives.language import LanguageObjective, Regularisation
 from kimi_audio.training.objectives.pretrain import TASKS, Segment, pretraining_mixture
 from kimi_audio.training.objectives.sft import ConversationSource, Reader, SaySource, Task, TaskSource, instructions
-from kimi_audio.training.recipes.ears import AugmentRecipe, CachedEars, LiveEars
+from kimi_audio.training.recipes.ears import AugmentRecipe, CachedEars, Listening, LiveEars
 from kimi_audio.training.trainer import TrainConfig
 from kimi_audio.vocab import AUDIO_DELAY, Vocabulary
 
@@ -85,7 +85,7 @@ class LanguageRecipe:
 
     def ears(self, parts: ModelParts) -> CachedEars:
         kind = LiveEars if self.train_encoder else CachedEars
-        return kind(self.model, parts, self.cache, self.augment, self.train.seed, self.train.autocast_bf16)
+        return kind(self.model, parts, self.cache, self.augment, Listening.of(self.train))
 
     def objective(
         self, parts: ModelParts, vocab: Vocabulary, mixture: Mixture, dev: dict[str, list[Prompt]]

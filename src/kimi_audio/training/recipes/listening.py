@@ -13,7 +13,7 @@ from kimi_audio.tokenizer.semantic import SemanticTokenizer
 from kimi_audio.training.code_readers import CodeReader, DecoderReader, LetterReader
 from kimi_audio.training.objectives.adaptor import AdaptorObjective
 from kimi_audio.training.objectives.semantic_tokenizer import SemanticTokenizerObjective, TokenizerTraining
-from kimi_audio.training.recipes.ears import AugmentRecipe, CachedEars
+from kimi_audio.training.recipes.ears import AugmentRecipe, CachedEars, Listening
 from kimi_audio.training.trainer import TrainConfig
 
 
@@ -101,7 +101,7 @@ class AdaptorRecipe:
         if self.rates.get("encoder") == 0:
             if self.augment:
                 raise ConfigError("augment is for an encoder in training; with `encoder: 0` sounds are heard clean.")
-            ears = CachedEars(self.model, parts, self.cache, None, self.train.seed, self.train.autocast_bf16)
+            ears = CachedEars(self.model, parts, self.cache, None, Listening.of(self.train))
             ears.hear([row["audio"] for row in store.rows])
             heard = ears.heard
         return AdaptorObjective(

@@ -17,7 +17,7 @@ from kimi_audio.tokenizer.semantic import SemanticTokenizer
 from kimi_audio.training.discriminators import COUNT
 from kimi_audio.training.objectives.flow import FlowObjective
 from kimi_audio.training.objectives.vocoder import VocoderObjective
-from kimi_audio.training.recipes.ears import codes_of
+from kimi_audio.training.recipes.ears import Listening, codes_of
 from kimi_audio.training.trainer import TrainConfig
 
 MEL_MEAN, MEL_STD = -4.479605, 3.4584913
@@ -131,7 +131,7 @@ class FlowRecipe(DetokenizerRecipe):
         store = self.store(self.recordings, rate)
         dev = self.store([self.dev], rate) if self.dev else None
         audios = [row["audio"] for row in [*store.rows, *(dev.rows if dev else [])]]
-        heard = codes_of(audios, self.model, parts, self.cache)
+        heard = codes_of(audios, self.model, parts, self.cache, Listening.of(self.train))
 
         def codes(row: dict[str, Any]) -> list[int]:
             return list(heard.heard(row["audio"]).codes)
