@@ -20,4 +20,5 @@ def test_every_item_once_an_epoch_within_the_budget_and_repeatable(lengths, budg
     else:
         assert len(seen) < len(lengths)
     assert list(islice(length_batches(lengths, budget, seed=1, start=start), 5)) == numbered[start : start + 5]
-    assert list(islice(length_batches(lengths, budget, seed=1, start=start, stride=7), 4)) == numbered[start : start + 28 : 7]
+    every_7th = length_batches(lengths, budget, seed=1, start=start, stride=7)
+    assert list(islice(every_7th, 4)) == numbered[start : start + 28 : 7]

@@ -41,7 +41,8 @@ def test_filling_a_row_changes_no_target_and_no_state(llm, make_prompt):
     documents = [make_prompt(5, 4, 2, 1), make_prompt(0, 9, 3, 2)]
     row, filled = PackedRow.of(documents), PackedRow.of(documents, 50)
     count = sum(row.lengths)
-    assert filled.lengths[:2] == row.lengths and sum(filled.lengths) == len(filled.audio_ids) == len(filled.text_ids) == 50
+    assert filled.lengths[:2] == row.lengths
+    assert sum(filled.lengths) == len(filled.audio_ids) == len(filled.text_ids) == 50
     assert max(filled.lengths) == max(row.lengths)
     for name in ("text_at", "text_labels", "audio_at", "audio_labels"):
         assert torch.equal(getattr(filled, name), getattr(row, name))

@@ -129,7 +129,8 @@ def test_variants_alone_are_heard_where_clean_is_not_wanted(folder):
 def test_other_features_have_another_cache(folder):
     def name(acoustic: AcousticEncoder | None, bfloat16: bool) -> str:
         parts = replace(load_parts(folder / "init"), acoustic=acoustic)
-        return CachedEars(folder / "init", parts, folder / "cache", None, Listening(bfloat16=bfloat16)).cache.folder.name
+        ears = CachedEars(folder / "init", parts, folder / "cache", None, Listening(bfloat16=bfloat16))
+        return ears.cache.folder.name
 
     encoder = WhisperEncoder(WHISPER)
     clipped, spare = AcousticEncoder(encoder, clip_silence=True), AcousticEncoder(encoder, True, spare_frames=50)

@@ -74,7 +74,9 @@ class PackedRow:
         )
 
     def to(self, device: torch.device) -> PackedRow:
-        return replace(self, **{name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)})
+        """The row on a device, its sounds in float32."""
+        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **moved | ({"sounds": moved["sounds"].float()} if "sounds" in moved else {}))
 
     @property
     def features(self) -> list[Tensor]:
@@ -177,7 +179,7 @@ def attend_one_by_one(q: Tensor, k: Tensor, v: Tensor, lengths: list[int]) -> Te
 
 
 class PaddedAttention:
-    """The same in one batch of documents, padded at their ends: a GPU would wait for the start of many small kernels."""
+    """The same in one batch of documents, padded at their ends: many small kernels would keep a GPU waiting."""
 
     def __init__(self, lengths: list[int], device: torch.device) -> None:
         longest = max(lengths)

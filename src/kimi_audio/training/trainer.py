@@ -156,8 +156,9 @@ class Trainer:
             group["lr"] = rate * group["scale"] if self._fraction() >= group["start"] else 0.0
         parts = []
         for _ in range(config.accumulate):
+            batch = next(batches)
             with self._precision():
-                loss, metrics = self.objective.loss(next(batches))
+                loss, metrics = self.objective.loss(batch)
             (loss / config.accumulate).backward()
             parts.append({"loss": loss.detach(), **metrics})
         norm = self._clip_gradients()
