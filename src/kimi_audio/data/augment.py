@@ -104,7 +104,7 @@ def reverberate(samples: Samples, impulse: Samples) -> Samples:
     """`samples` as heard in a room: convolved, as long and as loud as before, the direct sound in its old place."""
     if not np.any(samples) or not np.any(impulse):
         return samples
-    size = len(samples) + len(impulse) - 1
+    size = 1 << (len(samples) + len(impulse) - 2).bit_length()  # a power of two: other lengths can be much slower
     wet = np.fft.irfft(np.fft.rfft(samples, size) * np.fft.rfft(impulse, size), size)
     direct = int(np.argmax(np.abs(impulse)))
     wet = wet[direct : direct + len(samples)]

@@ -60,12 +60,14 @@ class PackedRow:
         audio_at = _predecessors([prompt.audio_loss_mask for prompt in prompts])
         text_at = _predecessors([prompt.text_loss_mask for prompt in prompts])
         sounds = [sound.flatten(0, -2) if sound.ndim > 1 else sound for prompt in prompts for sound in prompt.features]
+        with torch.autocast("cpu", enabled=False):  # it cannot join what is in float16
+            joined = torch.cat(sounds) if sounds else None
         return cls(
             lengths=[len(prompt) for prompt in prompts] + nothing,
             audio_ids=audio_ids,
             text_ids=text_ids,
             continuous_mask=torch.tensor([m for prompt in prompts for m in prompt.continuous_mask] + blank * [False]),
-            sounds=torch.cat(sounds) if sounds else None,
+            sounds=joined,
             sound_lengths=[len(sound) for sound in sounds],
             text_at=text_at,
             text_labels=text_ids[text_at + 1],
