@@ -19,6 +19,7 @@ import json
 from collections.abc import Callable, Iterable
 from itertools import islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from kimi_audio.prompt import Heard
 
 SHARD_BYTES = 2**30
 
-Samples = np.ndarray
+Sound = TypeVar("Sound")
 
 
 def listener_hash(model_folder: Path, parts: Iterable[str] = ("whisper-large-v3", "glm-4-voice-tokenizer")) -> str:
@@ -89,7 +90,7 @@ class HeardCache:
             return
         features = np.zeros((len(heard.codes), 0), np.float16)
         if heard.features is not None:
-            features = heard.features[0].float().cpu().numpy().astype(np.float16)
+            features = heard.features[0].cpu().half().numpy()
         assert len(features) == len(heard.codes), "one feature vector per code"
         last = next(reversed(self._entries.values()), {"shard": 0, "start": 0, "length": 0, "width": features.shape[1]})
         assert last["width"] == features.shape[1], "all features of a cache have one width"
@@ -128,19 +129,19 @@ def _write_at(path: Path, position: int, data: bytes) -> None:
 
 def fill(
     cache: HeardCache,
-    recordings: Iterable[tuple[str, Samples]],
-    listen: Callable[[list[Samples]], list[Heard]],
+    recordings: Iterable[tuple[str, Sound]],
+    listen: Callable[[list[Sound]], list[Heard]],
     together: int = 256,
 ) -> int:
     """Listen to recordings, so many together, put them into the cache in their order, and return how many there were.
 
     Args:
-        recordings: (key, 16 kHz mono samples (L,)).
-        listen: samples → codes and features, of several recordings.
+        recordings: (key, sound), in whatever form `listen` wants it.
+        listen: several sounds → codes and features of each.
     """
     count, waiting = 0, iter(recordings)
     while part := list(islice(waiting, together)):
-        for (key, _), heard in zip(part, listen([samples for _, samples in part]), strict=True):
+        for (key, _), heard in zip(part, listen([sound for _, sound in part]), strict=True):
             cache.add(key, heard)
         count += len(part)
     return count

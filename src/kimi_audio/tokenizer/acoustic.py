@@ -78,7 +78,7 @@ class AcousticEncoder(nn.Module):
             heard = min(-(-self._heard(max(tokens)) // multiple) * multiple, SEGMENT_FRAMES)
             longest = max(longest, 2 * heard)
         padded = [nn.functional.pad(log_mel, (0, longest - log_mel.shape[1])) for log_mel in log_mels]
-        log_mel_BMT = torch.stack(padded).to(self.encoder.dtype)
+        log_mel_BMT = torch.stack(padded).to(self.encoder.device, self.encoder.dtype)
         if heard is not None and any(self._heard(count) < heard for count in tokens):
             heard_B = torch.tensor([self._heard(count) for count in tokens], device=log_mel_BMT.device)
             mask = (torch.arange(heard, device=log_mel_BMT.device) < heard_B[:, None])[:, None, None]
@@ -89,11 +89,6 @@ class AcousticEncoder(nn.Module):
     def encode_segment(self, samples_L: Tensor) -> Tensor:
         """One segment of at most 30 s: (T, 4 · d_model)."""
         return self.encode([self.log_mel(samples_L)], [num_tokens(samples_L.shape[0])])[0]
-
-    @torch.inference_mode()
-    def encode_clips(self, clips: Sequence[Tensor], multiple: int) -> list[Tensor]:
-        """Features (T, 4 · d_model) of clips (L,) of at most 30 s, computed together; see `encode`."""
-        return self.encode([self.log_mel(clip_L) for clip_L in clips], [num_tokens(len(c)) for c in clips], multiple)
 
     @torch.inference_mode()
     def forward(self, samples: np.ndarray | Tensor) -> Tensor:

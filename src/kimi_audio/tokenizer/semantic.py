@@ -19,10 +19,12 @@ from torch import Tensor, nn
 
 from kimi_audio.audio.log_mel import HOP, whisper_log_mel
 from kimi_audio.errors import ConfigError
-from kimi_audio.tokenizer.acoustic import SEGMENT_SAMPLES, TOKEN_SAMPLES, num_tokens
+from kimi_audio.tokenizer.acoustic import SEGMENT_SAMPLES, TOKEN_SAMPLES
 from kimi_audio.tokenizer.whisper import WhisperEncoderConfig, WhisperLayer
 
 CONV_STRIDE = 2
+FRAMES = TOKEN_SAMPLES // HOP
+"""Of log-mel, for a code."""
 
 
 @dataclass(frozen=True)
@@ -153,17 +155,28 @@ class SemanticTokenizer(nn.Module):
         return log_mel, torch.arange(log_mel.shape[1], device=log_mel.device) * HOP < length
 
     @torch.inference_mode()
-    def encode_clips(self, clips: Sequence[Tensor], multiple: int = 8) -> list[Tensor]:
-        """Codes of clips (L,) of at most 30 s, computed together and padded to a multiple of mel frames: int64 (T,)."""
-        log_mels, valid = zip(*(self.log_mel(clip_L) for clip_L in clips), strict=True)
-        frames = min(-(-max(map(len, valid)) // multiple) * multiple, CONV_STRIDE * self.config.max_source_positions)
-        log_mel_BMT = torch.stack([F.pad(log_mel, (0, frames - log_mel.shape[1])) for log_mel in log_mels])
-        valid_BT = torch.stack([F.pad(valid_T, (0, frames - len(valid_T))) for valid_T in valid])
-        codes_BT = self.quantise(self.hidden(log_mel_BMT.to(self.codebook.weight.dtype), valid_BT))
-        return [codes_T[: num_tokens(len(clip_L))] for codes_T, clip_L in zip(codes_BT, clips, strict=True)]
+    def encode_segment(self, samples_L: Tensor) -> Tensor:
+        """Codes of one segment of at most 30 s: int64 (T,)."""
+        log_mel, valid = self.log_mel(samples_L)
+        return self.quantise(self.hidden(log_mel[None].to(self.codebook.weight.dtype), valid[None]))[0]
+
+    @torch.inference_mode()
+    def encode_together(self, log_mels: Sequence[tuple[Tensor, Tensor]], multiple: int = 8) -> list[Tensor]:
+        """Codes of segments as one batch, padded to a multiple of mel frames: int64 (T,) each, on the CPU.
+
+        Args:
+            log_mels: from `log_mel`.
+        """
+        frames = -(-max(len(valid_T) for _, valid_T in log_mels) // multiple) * multiple
+        frames = min(frames, CONV_STRIDE * self.config.max_source_positions)
+        padded = [[F.pad(part, (0, frames - part.shape[-1])) for part in parts] for parts in log_mels]
+        weight = self.codebook.weight
+        log_mel_BMT, valid_BT = (torch.stack(parts).to(weight.device) for parts in zip(*padded, strict=True))
+        codes_BT = self.quantise(self.hidden(log_mel_BMT.to(weight.dtype), valid_BT)).cpu()
+        return [codes_T[: len(valid_T) // FRAMES] for codes_T, (_, valid_T) in zip(codes_BT, log_mels, strict=True)]
 
     def encode(self, utterances: list[np.ndarray] | list[Tensor]) -> list[Tensor]:
         """Codes of 16 kHz mono utterances of any length ≥ 1, each cut into 30 s segments: int64 (T,) each."""
         device = self.codebook.weight.device
         wholes = [torch.as_tensor(samples, dtype=torch.float32, device=device) for samples in utterances]
-        return [torch.cat([self.encode_clips([part])[0] for part in whole.split(SEGMENT_SAMPLES)]) for whole in wholes]
+        return [torch.cat([self.encode_segment(part) for part in whole.split(SEGMENT_SAMPLES)]) for whole in wholes]

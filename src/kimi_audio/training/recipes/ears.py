@@ -7,7 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,16 +17,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from kimi_audio.audio.decode import load_audio
-from kimi_audio.audio.log_mel import SAMPLE_RATE
 from kimi_audio.checkpoint.layout import SEMANTIC_FOLDER, ModelParts
 from kimi_audio.data.augment import AugmentConfig, Augmenter, rng_of
 from kimi_audio.data.cache import CLEAN, HeardCache, fill, listener_hash, split_key, variant_key
 from kimi_audio.data.manifest import read_recordings
 from kimi_audio.prompt import Heard
-from kimi_audio.tokenizer.acoustic import SEGMENT_SAMPLES, AcousticEncoder, by_length
+from kimi_audio.tokenizer.acoustic import SEGMENT_SAMPLES, AcousticEncoder, by_length, num_tokens
+from kimi_audio.tokenizer.semantic import SemanticTokenizer
 from kimi_audio.training.prefetch import settle_worker
 from kimi_audio.training.trainer import TrainConfig
 
+TOKENS_PER_SECOND = 12.5
 SECONDS_TOGETHER, SECONDS_TOGETHER_CPU = 480, 24
 """Of a batch of clips, padding included: more does not pay."""
 MULTIPLE = 64
@@ -110,51 +111,68 @@ class CachedEars:
 
     def _fill(self, cache: HeardCache, keys: Sequence[str]) -> None:
         new = [key for key in keys if key not in cache]
+        acoustic = self.acoustic if cache is self.cache else None
         loader = DataLoader(
-            _Sounds(new, self._samples), batch_size=None, num_workers=self.how.workers,
-            multiprocessing_context="fork" if self.how.workers else None, worker_init_fn=settle_worker,
+            _Segments(new, self._samples, self.semantic, acoustic), batch_size=None, num_workers=self.how.workers,
+            prefetch_factor=16 if self.how.workers else None, worker_init_fn=settle_worker,
+            multiprocessing_context="fork" if self.how.workers else None,
         )  # fmt: skip
         sounds = track(loader, "listening", total=len(new), console=Console(stderr=True), disable=not new)
-        fill(cache, zip(new, sounds, strict=True), lambda part: self._listen(part, cache is self.cache))
+        fill(cache, zip(new, sounds, strict=True), lambda part: listen_together(part, self.semantic, acoustic))
 
     def _samples(self, key: str) -> np.ndarray:
         audio, variant = split_key(key)
         samples = load_audio(audio)
         return self.augmenter(samples, rng_of(self.how.seed, audio, variant)) if self.augmenter and variant else samples
 
-    def _listen(self, sounds: Sequence[np.ndarray | Tensor], with_features: bool) -> list[Heard]:
-        """Codes and, on request, features of several recordings, in batches of similar length."""
-        wholes = [torch.as_tensor(sound, dtype=torch.float32).to(self.how.device) for sound in sounds]
-        parts = [whole_L.split(SEGMENT_SAMPLES) for whole_L in wholes]
-        clips, acoustic = [clip for split in parts for clip in split], self.acoustic if with_features else None
-        seconds = SECONDS_TOGETHER_CPU if self.semantic.codebook.weight.device.type == "cpu" else SECONDS_TOGETHER
-        codes: dict[int, Tensor] = {}
-        features: dict[int, Tensor] = {}
-        for batch in by_length([len(clip) for clip in clips], seconds * SAMPLE_RATE):
-            together = [clips[n] for n in batch]
-            codes |= zip(batch, self.semantic.encode_clips(together, MULTIPLE), strict=True)
-            if acoustic is not None:
-                features |= zip(batch, acoustic.encode_clips(together, MULTIPLE), strict=True)
-        heard, number = [], count()
-        for split in parts:
-            own = [next(number) for _ in split]
-            said = torch.cat([codes[n] for n in own]).tolist()
-            heard.append(Heard(said, torch.cat([features[n] for n in own])[None] if features else None))
-        return heard
+
+class Segment(NamedTuple):
+    """At most 30 s of a recording, as the encoders want it: log-mels, and the number of 12.5 Hz positions."""
+
+    semantic: tuple[Tensor, Tensor]
+    acoustic: Tensor | None
+    tokens: int
 
 
 @dataclass(frozen=True)
-class _Sounds(Dataset):
-    """Decoded recordings, for a loader to decode in other processes."""
+class _Segments(Dataset):
+    """Recordings as segments; other processes decode them and make their log-mels."""
 
     keys: Sequence[str]
     load: Callable[[str], np.ndarray]
+    semantic: SemanticTokenizer
+    acoustic: AcousticEncoder | None
 
     def __len__(self) -> int:
         return len(self.keys)
 
-    def __getitem__(self, number: int) -> Tensor:
-        return torch.from_numpy(self.load(self.keys[number]))
+    def __getitem__(self, number: int) -> list[Segment]:
+        segments = torch.from_numpy(self.load(self.keys[number])).split(SEGMENT_SAMPLES)
+        heard = self.acoustic.log_mel if self.acoustic is not None else lambda _: None
+        return [Segment(self.semantic.log_mel(part), heard(part), num_tokens(len(part))) for part in segments]
+
+
+@torch.inference_mode()
+def listen_together(
+    sounds: Sequence[Sequence[Segment]], semantic: SemanticTokenizer, acoustic: AcousticEncoder | None
+) -> list[Heard]:
+    """Codes and, with an acoustic encoder, float16 features of recordings, in batches of similar length."""
+    segments = [segment for sound in sounds for segment in sound]
+    seconds = SECONDS_TOGETHER_CPU if semantic.codebook.weight.device.type == "cpu" else SECONDS_TOGETHER
+    codes: dict[int, Tensor] = {}
+    features: dict[int, Tensor] = {}
+    for batch in by_length([segment.tokens for segment in segments], int(seconds * TOKENS_PER_SECOND)):
+        codes |= zip(batch, semantic.encode_together([segments[n].semantic for n in batch], MULTIPLE), strict=True)
+        if acoustic is not None:
+            tokens, log_mels = [segments[n].tokens for n in batch], [segments[n].acoustic for n in batch]
+            heard = acoustic.encode([log_mel for log_mel in log_mels if log_mel is not None], tokens, MULTIPLE)
+            features |= zip(batch, torch.cat(heard).half().cpu().split(tokens), strict=True)
+    answers, numbers = [], count()
+    for sound in sounds:
+        own = [next(numbers) for _ in sound]
+        said = torch.cat([codes[n] for n in own]).tolist()
+        answers.append(Heard(said, torch.cat([features[n] for n in own])[None] if features else None))
+    return answers
 
 
 def _cache_name(model: Path, acoustic: AcousticEncoder | None) -> str:
