@@ -11,7 +11,6 @@ is what inference needs; `folded` and `unfolded` convert, exactly. Other names a
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -96,7 +95,6 @@ def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
-@lru_cache(maxsize=1)
 def low_pass() -> Tensor:
     """The filter of both resamplings: a Kaiser-windowed sinc that cuts at half the lower rate, (1, 1, TAPS)."""
     half_width, cutoff = 0.3, 0.25
@@ -126,7 +124,7 @@ class Filter(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("filter", low_pass().clone())
+        self.register_buffer("filter", low_pass())
 
 
 class Downsample(nn.Module):
