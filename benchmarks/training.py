@@ -47,7 +47,7 @@ def row_of(vocab_size: int) -> PackedRow:
     """Random documents with a target at every fifth position."""
     count = sum(DOCUMENTS)
     ids, at, none = torch.randint(vocab_size, (count,)), torch.arange(0, count - 1, 5), torch.tensor([]).long()
-    return PackedRow(DOCUMENTS, ids, ids, torch.zeros(count, dtype=torch.bool), [], at, ids[at + 1], none, none)
+    return PackedRow(DOCUMENTS, ids, ids, torch.zeros(count, dtype=torch.bool), None, [], at, ids[at + 1], none, none)
 
 
 def step(llm: AudioLLM, optimizer: torch.optim.Optimizer, row: PackedRow, bfloat16: bool, compiled: bool) -> float:

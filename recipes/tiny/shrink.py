@@ -1,6 +1,6 @@
 """Store a trained model in few bits, and print what that costs.
 
-    python recipes/tiny/shrink.py runs/tiny/listen_facts/model models/tiny --branch runs/tiny/speak_phonemes/model
+    python recipes/tiny/shrink.py runs/tiny/mean models/tiny --branch runs/tiny/speak_long/model
     python recipes/tiny/shrink.py --gate-up-only runs/tiny/listen/model runs/tiny/coarse
 
 The LLM's gate and up projections get 4 bits, all other matrices 8; the rest is float16. `--gate-up-only` leaves all

@@ -16,7 +16,7 @@ from tiny_model import WHISPER, tiny_model
 
 from kimi_audio.checkpoint.layout import load_parts, save_parts
 from kimi_audio.data.cache import variant_key
-from kimi_audio.errors import ConfigError, DataError
+from kimi_audio.errors import AudioError, ConfigError, DataError
 from kimi_audio.llm.model import AudioLLM
 from kimi_audio.pronunciation import Lexicon
 from kimi_audio.tokenizer.acoustic import AcousticEncoder
@@ -137,6 +137,21 @@ def test_other_features_have_another_cache(folder):
     heard = [(AcousticEncoder(encoder), False), (clipped, False), (clipped, True), (spare, True), (None, False)]
     assert len({name(*how) for how in heard}) == len(heard)
     assert name(clipped, False).endswith("-float32-clip0") and name(spare, True).endswith("-bfloat16-clip50")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_worker_processes_hear_the_same_and_an_unreadable_recording_is_named(folder, workers):
+    parts = load_parts(folder / "init")
+    ears = CachedEars(folder / "init", parts, folder / f"cache-{workers}", None, Listening(workers=workers))
+    sound = str(folder / "3.wav")
+    ears.hear([sound, str(folder / "4.wav")])
+    samples = soundfile.read(sound, dtype="float32")[0]
+    assert ears.heard(sound).codes == parts.semantic.encode([samples])[0].tolist()
+    torch.testing.assert_close(ears.heard(sound).features.float(), parts.acoustic(samples), atol=2e-3, rtol=2e-3)
+    (folder / "noise.wav").write_bytes(b"no sound at all")
+    with pytest.raises(AudioError, match=r"noise\.wav") as caught:
+        ears.learn_to_say([str(folder / "noise.wav")])
+    assert "\n" not in str(caught.value)
 
 
 def test_the_encoder_can_be_trained_along(folder):

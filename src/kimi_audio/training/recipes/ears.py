@@ -21,6 +21,7 @@ from kimi_audio.checkpoint.layout import SEMANTIC_FOLDER, ModelParts
 from kimi_audio.data.augment import AugmentConfig, Augmenter, rng_of
 from kimi_audio.data.cache import CLEAN, HeardCache, fill, listener_hash, split_key, variant_key
 from kimi_audio.data.manifest import read_recordings
+from kimi_audio.errors import AudioError
 from kimi_audio.prompt import Heard
 from kimi_audio.tokenizer.acoustic import SEGMENT_SAMPLES, AcousticEncoder, by_length, num_tokens
 from kimi_audio.tokenizer.semantic import SemanticTokenizer
@@ -118,12 +119,20 @@ class CachedEars:
             multiprocessing_context="fork" if self.how.workers else None,
         )  # fmt: skip
         sounds = track(loader, "listening", total=len(new), console=Console(stderr=True), disable=not new)
-        fill(cache, zip(new, sounds, strict=True), lambda part: listen_together(part, self.semantic, acoustic))
+        read = (_or_raise(sound) for sound in sounds)
+        fill(cache, zip(new, read, strict=True), lambda part: listen_together(part, self.semantic, acoustic))
 
     def _samples(self, key: str) -> np.ndarray:
         audio, variant = split_key(key)
         samples = load_audio(audio)
         return self.augmenter(samples, rng_of(self.how.seed, audio, variant)) if self.augmenter and variant else samples
+
+
+def _or_raise(sound: list[Segment] | AudioError) -> list[Segment]:
+    """What a worker process read. Its error travels as a value: raised there, it comes with that process' traceback."""
+    if isinstance(sound, AudioError):
+        raise sound
+    return sound
 
 
 class Segment(NamedTuple):
@@ -146,8 +155,11 @@ class _Segments(Dataset):
     def __len__(self) -> int:
         return len(self.keys)
 
-    def __getitem__(self, number: int) -> list[Segment]:
-        segments = torch.from_numpy(self.load(self.keys[number])).split(SEGMENT_SAMPLES)
+    def __getitem__(self, number: int) -> list[Segment] | AudioError:
+        try:
+            segments = torch.from_numpy(self.load(self.keys[number])).split(SEGMENT_SAMPLES)
+        except AudioError as error:
+            return error
         heard = self.acoustic.log_mel if self.acoustic is not None else lambda _: None
         return [Segment(self.semantic.log_mel(part), heard(part), num_tokens(len(part))) for part in segments]
 
