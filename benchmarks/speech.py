@@ -79,6 +79,7 @@ CHOICES = [
     Choice(30, 12, 4),
     Choice(30, 4, 8),
     Choice(24, 6, 8),
+    Choice(24, 6, 8, first_chunk=16),
     Choice(24, 6, 8, first_chunk=12),
     Choice(12, 4, 12),
     Choice(12, 4, 8),
