@@ -1,6 +1,6 @@
 """Store a trained model in few bits, and print what that costs.
 
-    python recipes/tiny/shrink.py runs/tiny/mean models/tiny --branch runs/tiny/speak_long/model
+    python recipes/tiny/shrink.py runs/tiny/mean models/tiny --voice runs/tiny/vocoder_long/model
     python recipes/tiny/shrink.py --gate-up-only runs/tiny/listen/model runs/tiny/coarse
 
 The LLM's gate and up projections get 4 bits, all other matrices 8; the rest is float16. `--gate-up-only` leaves all
@@ -24,7 +24,7 @@ STORAGE = Storage(llm=8, gate_up=4, embedding=8, acoustic=8, semantic=8, flow=8,
 HABITS = {"history_text_eos": True, "transcribe_instruction": "Please transcribe the following audio:",
           "max_segment_seconds": 16.0, "max_say_characters": 110, "join_sentences": False,
           "audio_temperature": 0.0,
-          "speech": {"chunk_codes": 12, "look_ahead_codes": 4, "steps": 8, "sway": -1.0, "guidance": 1.5}}  # fmt: skip
+          "speech": {"chunk_codes": 20, "look_ahead_codes": 6, "steps": 8, "sway": -1.0, "guidance": 0.9}}  # fmt: skip
 
 
 def take_branch(llm: AudioLLM, other: AudioLLM) -> None:
