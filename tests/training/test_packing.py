@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kimi_audio.training.packing import PackedRow, PaddedAttention, attend_one_by_one, pack, packed_hidden
+from kimi_audio.training.packing import OneByOneAttention, PackedRow, PaddedAttention, pack, packed_hidden
 
 LENGTHS = st.lists(st.integers(1, 60), max_size=40)
 
@@ -67,8 +67,8 @@ def test_packed_states_equal_those_of_each_document_alone(llm, make_prompt):
 def test_one_padded_batch_attends_as_documents_one_by_one_do():
     lengths = [7, 1, 12, 3]
     q, k, v = (torch.randn(1, heads, sum(lengths), 8, dtype=torch.float64) for heads in (4, 2, 2))
-    expected = attend_one_by_one(q, k, v, lengths)
-    torch.testing.assert_close(PaddedAttention(lengths, torch.device("cpu"))(q, k, v, lengths), expected)
+    expected = OneByOneAttention(lengths)(q, k, v)
+    torch.testing.assert_close(PaddedAttention(lengths, torch.device("cpu"))(q, k, v), expected)
 
 
 @pytest.mark.slow

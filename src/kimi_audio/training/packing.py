@@ -13,6 +13,7 @@ fast as one row under a block-diagonal mask.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -158,7 +159,7 @@ class _PackedLayer:
     def __init__(self, lengths: list[int], compiled: bool, device: torch.device) -> None:
         self.lengths = lengths
         self.project, self.finish = _fused() if compiled else (_project, _finish)
-        self.attend = attend_one_by_one if device.type == "cpu" else PaddedAttention(lengths, device)
+        self.attend = OneByOneAttention(lengths) if device.type == "cpu" else PaddedAttention(lengths, device)
 
     def __call__(
         self,
@@ -171,13 +172,18 @@ class _PackedLayer:
         if watch:
             for document, seen in enumerate(zip(q.split(self.lengths, 2), k.split(self.lengths, 2), strict=True)):
                 watch(document, *seen)
-        return self.finish(layer, x_1ND, self.attend(q, k, v, self.lengths))
+        return self.finish(layer, x_1ND, self.attend(q, k, v))
 
 
-def attend_one_by_one(q: Tensor, k: Tensor, v: Tensor, lengths: list[int]) -> Tensor:
+class OneByOneAttention:
     """Causal attention within each document, (1, heads, N, head_dim): the fewest operations."""
-    documents = zip(*(part.split(lengths, 2) for part in (q, k, v)), strict=True)
-    return torch.cat([attend(*document, causal=True) for document in documents], dim=2)
+
+    def __init__(self, lengths: list[int]) -> None:
+        self.lengths = lengths
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        documents = zip(*(part.split(self.lengths, 2) for part in (q, k, v)), strict=True)
+        return torch.cat([attend(*document, causal=True) for document in documents], dim=2)
 
 
 class PaddedAttention:
@@ -186,14 +192,14 @@ class PaddedAttention:
     def __init__(self, lengths: list[int], device: torch.device) -> None:
         longest = max(lengths)
         places = [torch.arange(length) + number * longest for number, length in enumerate(lengths)]
-        self.places, self.size = torch.cat(places).to(device), longest * len(lengths)
+        self.places, self.shape = torch.cat(places).to(device), (len(lengths), longest)
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, lengths: list[int]) -> Tensor:
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         padded = []
         for part in (q, k, v):
-            empty_hSd = part.new_zeros(part.shape[1], self.size, part.shape[3])
+            empty_hSd = part.new_zeros(part.shape[1], math.prod(self.shape), part.shape[3])
             filled_hSd = empty_hSd.index_copy(1, self.places, part[0])
-            padded.append(filled_hSd.unflatten(1, (len(lengths), -1)).transpose(0, 1))
+            padded.append(filled_hSd.unflatten(1, self.shape).transpose(0, 1))
         return attend(*padded, causal=True).transpose(0, 1).flatten(1, 2)[None, :, self.places]
 
 
