@@ -1,19 +1,24 @@
 """Question and answer pairs of the kind a voice assistant gets, made from the tables in `text/`.
 
     python recipes/tiny/questions.py > questions_written.jsonl             # also as conversations ("messages")
+    python recipes/tiny/questions.py --texts texts.tsv > …                 # with more words to spell, from these texts
+    python recipes/tiny/questions.py --as-heard > questions_heard.jsonl    # as a transcript may have them: no capitals
     python recipes/tiny/questions.py --share piper:joe=800 > lines.tsv     # some of them as utterances to synthesise
     python recipes/tiny/questions.py --chat chat.jsonl --share …           # the prompts of `chat.py` instead
 
 Every pair has an *item*, what it is about ("capital of France", "7 + 5"); items of `evaluation/questions.jsonl` and
 `evaluation/range.jsonl` that are marked unseen never appear here, and no question appears here in the words of these
-evaluations. The same arguments give the same lines.
+evaluations. What can only be known (capitals, opposites, the length of a month) is unseen in `questions.jsonl`; in the
+range, which the model is to be reliable in, it is what follows from a rule: sums, spelling, units, sentences to repeat.
+The same arguments give the same lines.
 """
 
 import argparse
 import json
 import random
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from string import ascii_uppercase
@@ -63,6 +68,7 @@ UNIT_WORDINGS = (
     "How many {0} are in {1}?", "How many {0} is {1}?", "How many {0} do {1} have?", "{2} are how many {0}?",
     "Tell me {1} in {0}.", "How many {0} are there in {1}?",
 )  # fmt: skip
+FREQUENT = 5
 SPOKEN_WORDS = 16  # longer questions are not synthesised
 SPOKEN_AT_MOST = {"digits": 0, "arithmetic": 1600, "spelling": 900, "opposite": 400, "rhyme": 120, "currency": 300,
                   "language": 300, "repeat": 500}  # fmt: skip
@@ -116,6 +122,15 @@ def alternatives(name: str) -> Iterator[Pair]:
             yield Pair(name, questions[0], question, answer)
 
 
+def patterns() -> Iterator[Pair]:
+    """Small talk about any name, pet, pain: tables of `wording with {} | wording <TAB> answer <TAB> filler | filler`."""
+    for wordings, answer, fillers in rows("patterns"):
+        for filler in fillers.split(" | "):
+            forms = [wording.strip().format(filler) for wording in wordings.split("|")]
+            for form in forms:
+                yield Pair("smalltalk", forms[0], form, answer.format(filler))
+
+
 def arithmetic(rng: random.Random) -> Iterator[Pair]:
     """Every sum of small numbers in five spoken wordings, and one time in four in digits."""
     sums = [(a, "+", b, a + b) for a in range(21) for b in range(21)]
@@ -124,6 +139,7 @@ def arithmetic(rng: random.Random) -> Iterator[Pair]:
     sums += [(a, "-", b, a - b) for a in range(30, 101, 10) for b in (*range(1, 10), *range(10, a + 1, 10))]
     sums += [(a, "*", b, a * b) for a in range(13) for b in range(13)]
     sums += [(a * b, "/", b, a) for a in range(1, 13) for b in range(1, 11)]
+    sums += [(a, "*", b, a * b) for a in range(2, 21) for b in (20, 24, 30, 50, 60, 100, 1000) if a * b < 10000]
     names = {"+": ["plus"], "-": ["minus"], "*": ["times", "multiplied by"], "/": ["divided by"]}
     for a, sign, b, result in sums:
         item = f"{a} {sign} {b}"
@@ -138,8 +154,8 @@ def arithmetic(rng: random.Random) -> Iterator[Pair]:
             yield Pair("digits", item, f"What is {a} {names[sign][0]} {b}?", answer)
 
 
-def words(rng: random.Random) -> Iterator[Pair]:
-    """Opposites, plurals, rhymes and spelling; what is spelled is every common noun of the tables, and more."""
+def words(rng: random.Random, more: Sequence[str]) -> Iterator[Pair]:
+    """Opposites, plurals, rhymes and spelling; what is spelled is every common noun of the tables, and `more`."""
     for a, b in rows("opposites"):
         for word, other in ((a, b), (b, a)):
             answer = f"The opposite of {word} is {other}."
@@ -158,9 +174,9 @@ def words(rng: random.Random) -> Iterator[Pair]:
     texts = (text for table in ("definitions", "facts", "smalltalk", "prompts") for row in rows(table) for text in row)
     spelled |= {word for text in texts for word in re.findall(r"(?<![\w.'])[a-z]{3,10}\b(?!')", text)}
     _, unseen = held_back()
-    for word in sorted(word for word in spelled if word.isalpha() and not any(item in word for item in unseen)):
+    for word in sorted(word for word in {*spelled, *more} if word.isalpha() and not any(i in word for i in unseen)):
         answer = f"{sentence(word)} is spelled {', '.join(word.upper())}."
-        for wording in rng.sample(SPELLING_WORDINGS, 4):
+        for wording in rng.sample(SPELLING_WORDINGS, 4 if word in spelled else 1):
             yield Pair("spelling", word, wording.format(word), answer)
 
 
@@ -261,12 +277,18 @@ def held_back() -> tuple[set[str], set[str]]:
     return asked, {row["item"] for row in kept if row["unseen"]}
 
 
-def pairs(seed: int = 0) -> list[Pair]:
+def frequent_words(path: Path) -> list[str]:
+    """Words of 3 to 9 letters that the texts of a table (its last column) use at least `FREQUENT` times."""
+    counts = Counter(word for line in path.read_text().splitlines() for word in line.split("\t")[-1].lower().split())
+    return sorted(w for w, count in counts.items() if count >= FREQUENT and 3 <= len(w) <= 9)
+
+
+def pairs(seed: int = 0, to_spell: Sequence[str] = ()) -> list[Pair]:
     """All pairs, each question once, without the evaluations' questions and unseen items."""
     rng = random.Random(seed)
     made = (
-        *countries(), *definitions(), *alternatives("facts"), *alternatives("smalltalk"), *arithmetic(rng), *words(rng),
-        *animals(), *sequences(), *conversions(), *repetitions(rng),
+        *countries(), *definitions(), *alternatives("facts"), *alternatives("smalltalk"), *patterns(),
+        *arithmetic(rng),         *words(rng, to_spell), *animals(), *sequences(), *conversions(), *repetitions(rng),
     )  # fmt: skip
     taken, unseen = held_back()
     kept = []
@@ -304,21 +326,30 @@ def draw(made: list[Pair], shares: dict[str, int], seed: int) -> Iterator[tuple[
             yield name, voice, round(rng.uniform(0.85, 1.15), 2), made[index].question
 
 
+def as_heard(question: str) -> str:
+    """A question as a plain transcript has it: "what is the capital of france"."""
+    return " ".join(re.sub(r"[^a-z0-9' ]", " ", question.lower()).split())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--share", action="append", default=[], metavar="VOICE=COUNT", help="print utterances instead")
     parser.add_argument("--chat", type=Path, help="conversations of chat.py, instead of our own pairs")
+    parser.add_argument("--texts", type=Path, help="table of texts whose frequent words are to be spelled, too")
+    parser.add_argument("--as-heard", action="store_true", help="questions in lower case, without punctuation")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    made = chat_pairs(args.chat) if args.chat else pairs()
+    to_spell = frequent_words(args.texts) if args.texts else []
+    made = chat_pairs(args.chat) if args.chat else pairs(to_spell=to_spell)
     shares = {voice: int(count) for voice, count in (share.rsplit("=", 1) for share in args.share)}
     if shares:
         for line in draw(made, shares, args.seed):
             print(*line, sep="\t")
     else:
         for pair in made:
+            question = as_heard(pair.question) if args.as_heard else pair.question
             messages = [{"role": role, "message_type": "text", "content": content}
-                        for role, content in (("user", pair.question), ("assistant", pair.answer))]  # fmt: skip
+                        for role, content in (("user", question), ("assistant", pair.answer))]  # fmt: skip
             print(json.dumps({**pair._asdict(), "messages": messages}, ensure_ascii=False))
 
 

@@ -58,5 +58,9 @@ class KVCache:
         return self._k[index, :, :, : self.length], self._v[index, :, :, : self.length]
 
     def select(self, rows: Tensor) -> None:
-        """Keep only these batch rows (int64 indices), to drop finished sequences."""
-        self._k, self._v = self._k[:, rows], self._v[:, rows]
+        """Keep only these batch rows (int64 indices): finished sequences are dropped, others may be doubled."""
+        for name in ("_k", "_v"):
+            old = getattr(self, name)
+            new = old.new_empty((old.shape[0], len(rows), *old.shape[2:]))
+            new[:, :, :, : self.length] = old[:, rows, :, : self.length]
+            setattr(self, name, new)

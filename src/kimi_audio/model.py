@@ -12,10 +12,10 @@ the fields of `Habits`: how this model was trained to be used.
 """
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -29,6 +29,7 @@ from kimi_audio.detokenizer.streaming import Detokenizer, Noise, StreamConfig
 from kimi_audio.errors import ConfigError
 from kimi_audio.generation import AnswerStream, Reply, SamplingParams, budget, collapse_loops, decode
 from kimi_audio.generation.decode import POSITIONS, Step
+from kimi_audio.generation.joint import JointSearch, PhonemeEars
 from kimi_audio.generation.speech_text import is_pronounceable, spoken_pieces
 from kimi_audio.generation.transcript import Transcript, TranscriptSegment, join_texts, transcripts
 from kimi_audio.messages import Conversation, Message, messages_from
@@ -36,7 +37,7 @@ from kimi_audio.prompt import Heard, OutputType, Prompt, build_prompt
 from kimi_audio.settings import check_types
 from kimi_audio.vocab import Vocabulary
 
-SAMPLE_RATE = 16_000
+SAMPLE_RATE, CODES_A_SECOND = 16_000, 12.5
 CODES_PER_TEXT_ID, CODES_PER_PHONEME, SPARE_CODES = 8, 2, 25
 """Reading aloud stops at 8 codes (0.64 s) per text id, or 2 per phoneme, and 2 s more: nobody speaks slower."""
 
@@ -59,6 +60,9 @@ class Habits:
         say_instruction: asks to read the text that follows it aloud.
         max_say_characters: longest piece of a text that is read aloud at once.
         join_sentences: read short sentences aloud together; not for a model that learned single ones.
+        beams, ctc_weight: of the search for transcripts by a model that reads phonemes (`generation.joint`).
+        write_requests_down: transcribe a spoken request, and answer what was understood. For a small model, which
+            knows more in writing than by ear.
         history_text_eos: an assistant's earlier answers end with ``text_eos``, as in the fine-tuning code; the
             released inference code leaves it out.
     """
@@ -69,6 +73,9 @@ class Habits:
     say_instruction: str = "Please read the following text aloud:"
     max_say_characters: int = 200
     join_sentences: bool = True
+    beams: int = 4
+    ctc_weight: float = 0.4
+    write_requests_down: bool = False
 
 
 class KimiAudio:
@@ -86,6 +93,10 @@ class KimiAudio:
         self.vocab = Vocabulary.from_config(parts.llm.config.to_dict())
         self.defaults = _known_fields(SamplingParams, parts.generation_config)
         self.habits = _known_fields(Habits, parts.generation_config)
+        self.phoneme_ears = None
+        if parts.phonemes is not None and parts.lexicon is not None:
+            search = JointSearch(self.habits.beams, self.habits.ctc_weight)
+            self.phoneme_ears = PhonemeEars(parts.phonemes, parts.lexicon, self.tokenizer.decode, search)
 
     @classmethod
     def from_pretrained(
@@ -137,10 +148,26 @@ class KimiAudio:
         features = self.acoustic(samples) if self.acoustic is not None else None
         return Heard(self.semantic.encode([samples])[0].tolist(), features)
 
+    def listen_to_request(self, source: Any) -> Heard:
+        """As `listen`, and with its words for a model that writes requests down."""
+        heard = self.listen(source)
+        if not self.habits.write_requests_down or heard.words is not None:
+            return heard
+        words = ""
+        if len(heard.codes) <= self.habits.max_segment_seconds * CODES_A_SECOND:
+            asked = Message("user", "text", self.habits.transcribe_instruction)
+            prompt = self.prompt([asked, Message("user", "audio", heard)])
+            ids = next(transcripts(self.llm, self.vocab, [prompt], self.defaults, self.phoneme_ears))
+            words = self.tokenizer.decode(ids).strip()
+        return replace(heard, words=words)
+
     def prompt(self, messages: Conversation, output_type: OutputType = "text") -> Prompt:
-        """The streams that the language model reads for a conversation."""
+        """The streams that the language model reads for a conversation.
+
+        Where the model writes requests down, a user's turn of nothing but sound is read as its words, if it has any.
+        """
         return build_prompt(
-            messages_from(messages),
+            self._written_down(messages_from(messages)),
             self.vocab,
             self.tokenizer.encode,
             self.listen,
@@ -148,6 +175,18 @@ class KimiAudio:
             training=self.habits.history_text_eos,
             learn_speech=self.habits.history_text_eos,
         )
+
+    def _written_down(self, messages: Sequence[Message]) -> list[Message]:
+        if not self.habits.write_requests_down:
+            return [*messages]
+        written: list[Message] = []
+        for role, turn in groupby(messages, lambda message: message.role):
+            turn = list(turn)
+            if role == "user" and all(message.type == "audio" for message in turn):
+                turn = [replace(message, content=self.listen_to_request(message.content)) for message in turn]
+                turn = [replace(m, type="text", content=m.content.words) if m.content.words else m for m in turn]
+            written += turn
+        return written
 
     def recent(self, messages: Conversation, output_type: OutputType = "text") -> list[Message]:
         """The newest turns of a conversation that leave room for the answer, beginning with a user's.
@@ -290,7 +329,8 @@ class KimiAudio:
         passages = speech_segments(blocks, SAMPLE_RATE, max_seconds=longest, target_seconds=min(15.0, longest))
         while batch := list(islice(passages, batch_size)):
             prompts = [self.prompt([asked, Message("user", "audio", passage.samples)]) for passage in batch]
-            for passage, ids in zip(batch, transcripts(self.llm, self.vocab, prompts, params), strict=True):
+            written = transcripts(self.llm, self.vocab, prompts, params, self.phoneme_ears)
+            for passage, ids in zip(batch, written, strict=True):
                 if text := self.tokenizer.decode(ids).strip():
                     yield TranscriptSegment(passage.start, passage.end, text)
 

@@ -23,10 +23,14 @@ OutputType = Literal["text", "both"]
 
 @dataclass(frozen=True)
 class Heard:
-    """What the model hears of one sound: T codes at 12.5 Hz (without offset) and features ``[1, T', F]``."""
+    """What the model hears of one sound: T codes at 12.5 Hz (without offset) and features ``[1, T', F]``.
+
+    `words` are there for a request that a model has written down before it answers.
+    """
 
     codes: Sequence[int]
     features: Tensor | None = None
+    words: str | None = None
 
 
 @dataclass

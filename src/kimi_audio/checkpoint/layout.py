@@ -11,7 +11,7 @@ weights themselves. Nothing in a folder is executed.
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -32,14 +32,17 @@ from kimi_audio.pronunciation import Lexicon
 from kimi_audio.settings import check_types
 from kimi_audio.text import TextTokenizer
 from kimi_audio.tokenizer.acoustic import AcousticEncoder
+from kimi_audio.tokenizer.phonemes import PhonemeConfig, PhonemeReader
 from kimi_audio.tokenizer.semantic import SemanticTokenizer, SemanticTokenizerConfig
-from kimi_audio.tokenizer.whisper import WhisperEncoder, WhisperEncoderConfig
+from kimi_audio.tokenizer.whisper import WhisperEncoder, WhisperEncoderConfig, sinusoids
 
 ACOUSTIC_FOLDER = "whisper-large-v3"
 SEMANTIC_FOLDER = "glm-4-voice-tokenizer"
 LEXICON = "pronunciations.txt"
+PHONEMES_FOLDER = "phonemes"
+POSITIONS = "embed_positions.weight"
 SHARD_BYTES = 47 * 2**20  # a file with its header stays below 48 MiB
-Part = Literal["llm", "acoustic", "semantic", "flow", "vocoder"]
+Part = Literal["llm", "acoustic", "semantic", "flow", "vocoder", "phonemes"]
 CLIP_SILENCE = "kimia_whisper_clip_silence"
 SPARE_FRAMES = "kimia_whisper_spare_frames"
 """Fields of `config.json`: the acoustic encoder sees only the frames that are kept, and so many more of silence after
@@ -65,7 +68,7 @@ class ModelParts:
     """What a model folder holds.
 
     `acoustic` is None for a model without continuous features, `detokenizer` for one that can't speak, `lexicon` for
-    one that speaks from the text ids that it writes.
+    one that speaks from the text ids that it writes, `phonemes` for one that transcribes by its language model alone.
     """
 
     llm: AudioLLM
@@ -75,6 +78,7 @@ class ModelParts:
     generation_config: dict[str, Any] = field(default_factory=dict)
     detokenizer: Detokenizer | None = None
     lexicon: Lexicon | None = None
+    phonemes: PhonemeReader | None = None
 
     def encode_spoken(self, text: str) -> list[int]:
         """Text ids of what is said aloud: of its phonemes, if the model has a lexicon."""
@@ -128,6 +132,7 @@ def load_parts(
         generation,
         load_detokenizer(folder, speech, dtype=precision(encoders).dtype, device=device) if speech else None,
         Lexicon.from_file(folder / LEXICON) if (folder / LEXICON).exists() else None,
+        load_phonemes(folder / PHONEMES_FOLDER, device=device) if (folder / PHONEMES_FOLDER).is_dir() else None,
     )
 
 
@@ -166,7 +171,8 @@ def load_whisper(
     config = read_config(Path(folder) / "config.json", WhisperEncoderConfig)
     files = TensorFiles(folder)
     _check_depth(files, config.encoder_layers)
-    return load_module(lambda: WhisperEncoder(config), files, _whisper_name, precision(dtype), device)
+    positions = {POSITIONS: sinusoids(config.max_source_positions, config.d_model)}
+    return load_module(lambda: WhisperEncoder(config), files, _whisper_name, precision(dtype), device, positions)
 
 
 def load_semantic(folder: str | Path, *, device: torch.device | str = "cpu") -> SemanticTokenizer:
@@ -175,6 +181,12 @@ def load_semantic(folder: str | Path, *, device: torch.device | str = "cpu") -> 
     files = TensorFiles(folder)
     _check_depth(files, config.quantize_position)
     return load_module(lambda: SemanticTokenizer(config), files, _semantic_name, Precision(torch.float32), device)
+
+
+def load_phonemes(folder: str | Path, *, device: torch.device | str = "cpu") -> PhonemeReader:
+    """Load the head that reads phonemes off the acoustic encoder, in float32."""
+    config = read_config(Path(folder) / "config.json", PhonemeConfig)
+    return load_module(lambda: PhonemeReader(config), TensorFiles(folder), str, Precision(torch.float32), device)
 
 
 def read_config(path: Path, kind: type[C]) -> C:
@@ -225,7 +237,7 @@ class Storage:
         gate_up: bits of its gate and up projections, if not those of `llm`.
         embedding: bits of its token embedding, and so of a tied head.
         acoustic, semantic: bits of the encoders' linear layers.
-        flow: bits of the linear layers of the detokenizer's flow; the vocoder has none.
+        flow: bits of the linear layers of the detokenizer's flow; vocoder and phonemes stay floats.
         floats: dtype of the parameters that are not quantised; buffers keep theirs.
     """
 
@@ -279,6 +291,9 @@ def _write_layout(folder: Path, parts: ModelParts, storage: Storage, shard_bytes
         config |= {SPARE_FRAMES: parts.acoustic.spare_frames} if parts.acoustic.spare_frames else {}
         encoder = parts.acoustic.encoder
         tensors, note = stored_tensors(encoder, storage, "acoustic", "model.encoder.")
+        table = encoder.embed_positions.weight
+        if storage.acoustic and torch.allclose(table.float().cpu(), sinusoids(*table.shape), atol=1e-3):
+            del tensors[f"model.encoder.{POSITIONS}"]  # where space counts; computed on loading
         write_encoder(folder / ACOUSTIC_FOLDER, whisper_config(encoder) | note, tensors, shard_bytes)
     tensors, note = stored_tensors(parts.semantic, storage, "semantic")
     write_encoder(folder / SEMANTIC_FOLDER, parts.semantic.config.to_dict() | note, tensors, shard_bytes)
@@ -294,6 +309,11 @@ def _write_layout(folder: Path, parts: ModelParts, storage: Storage, shard_bytes
     parts.tokenizer.save(folder / "tiktoken.model")
     if parts.lexicon is not None:
         parts.lexicon.save(folder / LEXICON)
+    if parts.phonemes is not None:
+        tensors, _ = stored_tensors(parts.phonemes, storage, "phonemes")
+        (folder / PHONEMES_FOLDER).mkdir()
+        write_json(folder / PHONEMES_FOLDER / "config.json", asdict(parts.phonemes.config))
+        write_tensors(folder / PHONEMES_FOLDER, tensors, shard_bytes)
 
 
 def stored_tensors(

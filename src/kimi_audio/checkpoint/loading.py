@@ -51,8 +51,13 @@ def load_module(
     rename: Callable[[str], str | None],
     wanted: Precision,
     device: torch.device | str,
+    computed: Mapping[str, Tensor] | None = None,
 ) -> M:
-    """Build a module and read its tensors; `rename` gives a stored tensor's name in the module, None to skip it.
+    """Build a module and read its tensors.
+
+    Args:
+        rename: gives a stored tensor's name in the module, None to skip it.
+        computed: what tensors that need not be stored are where they are not.
 
     Raises:
         CheckpointError: a tensor is missing, has no place, or has another shape or kind of dtype than the module's.
@@ -68,6 +73,9 @@ def load_module(
     quantised: dict[str, Quantised] = {}
     # Biases, then the largest matrices: packing one takes it twice, so that is done while little else is held.
     for names, slot in sorted(slots.items(), key=lambda item: (item[1].ndim > 1, -item[1].numel())):
+        if names[0] not in stored and computed and names[0] in computed:
+            place(module, names, computed[names[0]].to(device, wanted.dtype))
+            continue
         if names[0] not in stored:
             raise CheckpointError(f"{files.folder}: tensor {names[0]} is missing.")
         matrix = _read_quantised(files, stored[names[0]], slot, device)

@@ -150,7 +150,9 @@ def _converse(partner: "KimiAudio", turns: "Iterable[Message]", mouth: "Mouth", 
     for turn in turns:
         with batch.item():
             if turn.type == "audio":
-                turn = replace(turn, content=partner.listen(turn.content))
+                turn = replace(turn, content=partner.listen_to_request(turn.content))
+                if turn.content.words:
+                    common.tell(f"understood: {turn.content.words}")
             messages = partner.recent([*history, turn], output_type)
             if len(messages) <= len(history) and not has_forgotten:
                 common.tell("the conversation has become long; from now on its oldest turns are forgotten")

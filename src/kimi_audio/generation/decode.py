@@ -108,7 +108,7 @@ def decode(
     if output_type == "both" and not llm.config.kimia_mimo_layers:
         raise ConfigError("this model has no audio branch (kimia_mimo_layers is 0); ask for output_type 'text'")
     speaks = output_type == "both"
-    batch = _Batch(llm, prompts, vocab.text_blank, speaks, max(budgets))
+    batch = PromptBatch(llm, prompts, vocab.text_blank, speaks, max(budgets))
     given = [None] * len(prompts) if texts is None else [[*text, vocab.text_eos] for text in texts]
     rows = [_Row(index, limit, text) for index, (limit, text) in enumerate(zip(budgets, given, strict=True))]
     for index in range(max(budgets)):
@@ -198,7 +198,7 @@ class _Row:
         self.ended |= self.loop_breaks > MAX_LOOP_BREAKS
 
 
-class _Batch:
+class PromptBatch:
     """The tensors of the running rows: inputs of the next forward pass, cache, padding, ids written so far."""
 
     def __init__(self, llm: AudioLLM, prompts: Sequence[Prompt], blank: int, speaks: bool, steps: int):
@@ -281,7 +281,9 @@ class _Batch:
         self.text_ids_NT, self.audio_ids_NT = ids_2N[:, :, None]
 
     def keep(self, rows: list[int]) -> None:
-        """Drop all other rows."""
+        """Go on with these rows alone, in this order; one that comes twice goes on twice."""
+        if rows == list(range(len(self.text_ids_NT))):
+            return
         rows_N = torch.tensor(rows, device=self.device)
         self.cache.select(rows_N)
         self.text_ids_NT, self.audio_ids_NT = self.text_ids_NT[rows_N], self.audio_ids_NT[rows_N]

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from kimi_audio.generation.decode import budget, decode
+from kimi_audio.generation.joint import PhonemeEars, joint_transcripts
 from kimi_audio.generation.loops import collapse_loops
 from kimi_audio.generation.sampling import SamplingParams
 from kimi_audio.llm.model import AudioLLM
@@ -47,15 +48,22 @@ class Transcript:
 
 
 def transcripts(
-    llm: AudioLLM, vocab: Vocabulary, prompts: Sequence[Prompt], params: SamplingParams
+    llm: AudioLLM, vocab: Vocabulary, prompts: Sequence[Prompt], params: SamplingParams, ears: PhonemeEars | None = None
 ) -> Iterator[list[int]]:
-    """Text ids of each prompt's answer, loops broken, in order, each as soon as it and those before it are done."""
+    """Text ids of each prompt's answer, loops broken, in order, each as soon as it and those before it are done.
+
+    With `ears` they are searched for (`joint`), and sampling plays no part.
+    """
     caps = [int(TEXT_IDS_PER_CODE * sum(prompt.continuous_mask)) + SPARE_TEXT_IDS for prompt in prompts]
-    limits = [budget(len(prompt), "text", params.max_new_tokens) for prompt in prompts]
+    budgets = [budget(len(prompt), "text", params.max_new_tokens) for prompt in prompts]
+    limits = list(map(min, caps, budgets))
+    if ears is not None:
+        yield from map(collapse_loops, joint_transcripts(llm, vocab, prompts, limits, ears))
+        return
     written: list[list[int]] = [[] for _ in prompts]
     done = [False] * len(prompts)
     following = 0
-    for step in decode(llm, vocab, prompts, list(map(min, caps, limits)), params, break_loops=True):
+    for step in decode(llm, vocab, prompts, limits, params, break_loops=True):
         for row, text_id in zip(step.rows, step.text_ids, strict=True):
             if text_id != vocab.text_eos:
                 written[row].append(text_id)

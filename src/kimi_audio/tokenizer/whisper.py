@@ -4,6 +4,7 @@ Parameter names are those of Hugging Face's Whisper checkpoints (`conv1`, `layer
 Whisper folders and the official Kimi-Audio ones load unchanged.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,6 +41,13 @@ class WhisperEncoderConfig:
     def from_dict(cls, config: dict[str, Any]) -> "WhisperEncoderConfig":
         """Take the known fields; others (decoder, dropout, …) are not the encoder's business."""
         return cls(**{name: config[name] for name in cls.__dataclass_fields__ if name in config})
+
+
+def sinusoids(length: int, channels: int) -> Tensor:
+    """Whisper's positions (length, channels): sines, then cosines, of wavelengths from 2π to 10 000 · 2π."""
+    rates = torch.exp(torch.arange(channels // 2) * (-math.log(10_000) / (channels // 2 - 1)))
+    angles = torch.arange(length)[:, None] * rates
+    return torch.cat([angles.sin(), angles.cos()], 1)
 
 
 class WhisperAttention(nn.Module):

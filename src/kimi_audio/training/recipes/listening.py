@@ -1,4 +1,4 @@
-"""Recipes of the objectives that train the listening parts: `semantic_tokenizer` and `adaptor`."""
+"""Recipes of the objectives that train the listening parts: `semantic_tokenizer`, `adaptor` and `phonemes`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from kimi_audio.errors import ConfigError
 from kimi_audio.tokenizer.semantic import SemanticTokenizer
 from kimi_audio.training.code_readers import CodeReader, DecoderReader, LetterReader
 from kimi_audio.training.objectives.adaptor import AdaptorObjective
+from kimi_audio.training.objectives.phonemes import PhonemesObjective
 from kimi_audio.training.objectives.semantic_tokenizer import SemanticTokenizerObjective, TokenizerTraining
 from kimi_audio.training.recipes.ears import AugmentRecipe, CachedEars, Listening
 from kimi_audio.training.trainer import TrainConfig
@@ -112,6 +113,46 @@ class AdaptorRecipe:
             augment=self.augment.augmenter() if self.augment else None,
             rates=self.rates,
             frozen_until=self.frozen_until,
+            batch_seconds=self.batch_seconds,
+            mask_features=self.mask_features,
+            seed=self.train.seed,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhonemesRecipe:
+    """`objective: phonemes`: a head that reads phonemes off the acoustic encoder, for joint decoding.
+
+    Attributes:
+        recordings: manifests with `text`, decoded once into `cache`, where what the encoder hears is kept, too.
+        dev: name → manifest for phoneme error rates.
+        hidden, kernel: channels of the head, and frames of 20 ms that each of them sees.
+        mask_features: share of the features that are hidden.
+    """
+
+    model: Path
+    run: Path
+    recordings: list[Path]
+    cache: Path
+    train: TrainConfig
+    dev: dict[str, Path] = field(default_factory=dict)
+    hidden: int = 256
+    kernel: int = 5
+    mask_features: float = 0.1
+    batch_seconds: float = 80.0
+
+    def build(self) -> PhonemesObjective:
+        parts, store = load_parts(self.model), _store(self.recordings, self.cache)
+        dev = {name: _store([path], self.cache) for name, path in self.dev.items()}
+        ears = CachedEars(self.model, parts, self.cache, None, Listening.of(self.train))
+        ears.hear([row["audio"] for recordings in (store, *dev.values()) for row in recordings.rows])
+        return PhonemesObjective(
+            parts,
+            store,
+            heard=ears.heard,
+            dev=dev,
+            hidden=self.hidden,
+            kernel=self.kernel,
             batch_seconds=self.batch_seconds,
             mask_features=self.mask_features,
             seed=self.train.seed,
