@@ -1,16 +1,20 @@
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 from tiny_model import VOCAB, tiny_model
 
 from kimi_audio.audio.decode import load_audio
 from kimi_audio.errors import AudioError, ConfigError, DataError
 from kimi_audio.generation.transcript import join_texts
 from kimi_audio.model import KimiAudio
+from kimi_audio.pronunciation import Lexicon
+from kimi_audio.tokenizer.phonemes import PhonemeConfig, PhonemeReader
 
 RATE = 16_000
 SPEECH = load_audio(Path(__file__).parents[1] / "examples" / "kathleen.flac")
@@ -165,3 +169,37 @@ def test_other_rates_instructions_and_short_passages(model: KimiAudio) -> None:
 )
 def test_texts_are_joined_as_their_script_wants(texts: list[str], joined: str) -> None:
     assert join_texts(texts) == joined
+
+
+@pytest.fixture(scope="module")
+def writer() -> KimiAudio:
+    """A model that reads phonemes and writes requests down."""
+    parts = tiny_model().parts
+    parts.lexicon, parts.phonemes = Lexicon({"tea": "ti"}), PhonemeReader(PhonemeConfig(32, 8, 3)).eval()
+    with torch.no_grad():
+        parts.phonemes.out.bias[0] = -20  # it never hears silence
+    parts.generation_config = {"write_requests_down": True, "beams": 2, "max_segment_seconds": 4.0}
+    return KimiAudio(parts)
+
+
+def test_a_spoken_request_is_answered_as_if_typed(writer: KimiAudio) -> None:
+    heard = writer.listen_to_request(tone(0.6))
+    assert heard.words
+    typed = writer.generate([user("text", heard.words)], max_new_tokens=20).text
+    assert writer.generate([user("audio", tone(0.6))], max_new_tokens=20).text == typed
+    assert writer.generate([user("audio", heard)], max_new_tokens=20).text == typed
+
+
+def test_sounds_that_are_no_request_stay_sounds(writer: KimiAudio) -> None:
+    asked = [user("text", "What is it?"), user("audio", tone(0.6))]
+    assert writer.prompt(asked).features
+    assert writer.prompt([user("audio", tone(5.0))]).features, "longer than a passage"
+    silent = replace(writer.listen(tone(0.6)), words="")
+    assert writer.prompt([user("audio", silent)]).features, "nothing was understood"
+    assert not writer.prompt([user("audio", replace(silent, words="go"))]).features
+
+
+def test_passages_are_searched_for_together_as_alone(writer: KimiAudio) -> None:
+    alone = [writer.transcribe_segments(SPEECH, batch_size=1), writer.transcribe_segments(SPEECH, batch_size=8)]
+    first, second = ([segment.text for segment in segments] for segments in alone)
+    assert first == second

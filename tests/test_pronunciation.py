@@ -35,6 +35,15 @@ def test_words_and_what_is_made_of_them(text: str, said: str) -> None:
     assert LEXICON.pronounce(text) == said
 
 
+def test_what_the_dictionary_knows() -> None:
+    assert LEXICON.knows("judges") and LEXICON.knows("rainbow") and not LEXICON.knows("stitchin")
+    assert LEXICON.begins("ju") and LEXICON.begins("") and not LEXICON.begins("jx")
+
+
+def test_digits_are_said_of_a_number_too_long_for_a_name() -> None:
+    assert in_words("1" * 40).split() == ["one"] * 40
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -123,7 +123,7 @@ def alternatives(name: str) -> Iterator[Pair]:
 
 
 def patterns() -> Iterator[Pair]:
-    """Small talk about any name, pet, pain: tables of `wording with {} | wording <TAB> answer <TAB> filler | filler`."""
+    """Small talk about any name, pet, pain: tables of `wording {} | wording {} <TAB> answer <TAB> filler | filler`."""
     for wordings, answer, fillers in rows("patterns"):
         for filler in fillers.split(" | "):
             forms = [wording.strip().format(filler) for wording in wordings.split("|")]

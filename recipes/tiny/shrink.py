@@ -6,7 +6,8 @@
 The LLM's gate and up projections get 4 bits, all other matrices 8; the rest is float16. `--gate-up-only` leaves all
 else as it is, for the training that mends what 4 bits break (`finish.yaml`). Flow and vocoder, which are trained for
 themselves, come from the model that is named as the voice; the audio branch and the pronunciations that it learned from
-come from the one that is named as the branch, which must be equal below the fork.
+come from the one that is named as the branch, which must be equal below the fork; the head that reads phonemes, from
+the one that is named as its ears, which must have the same acoustic encoder.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from kimi_audio.llm.model import AudioLLM
 STORAGE = Storage(llm=8, gate_up=4, embedding=8, acoustic=8, semantic=8, flow=8, floats=torch.float16)
 HABITS = {"history_text_eos": True, "transcribe_instruction": "Please transcribe the following audio:",
           "max_segment_seconds": 16.0, "max_say_characters": 110, "join_sentences": False,
-          "audio_temperature": 0.0,
+          "audio_temperature": 0.0, "beams": 4, "ctc_weight": 0.3, "write_requests_down": True,
           "speech": {"chunk_codes": 20, "look_ahead_codes": 6, "steps": 8, "sway": -1.0, "guidance": 0.9}}  # fmt: skip
 
 
@@ -45,6 +46,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--gate-up-only", action="store_true")
     parser.add_argument("--voice", type=Path, help="model whose flow and vocoder to take")
+    parser.add_argument("--phonemes", type=Path, help="model whose head for phonemes to take")
     parser.add_argument("--branch", type=Path, help="model whose audio branch to take")
     args = parser.parse_args()
     parts = load_parts(args.model)
@@ -54,6 +56,8 @@ def main() -> None:
         parts.lexicon = other.lexicon
     if args.voice:
         parts.detokenizer = load_parts(args.voice).detokenizer
+    if args.phonemes:
+        parts.phonemes = load_parts(args.phonemes, with_detokenizer=False).phonemes
     parts.generation_config |= HABITS
     storage = Storage(gate_up=4) if args.gate_up_only else STORAGE
     assert parts.acoustic is not None

@@ -57,8 +57,16 @@ class KVCache:
         """Keys and values of one layer up to the current length."""
         return self._k[index, :, :, : self.length], self._v[index, :, :, : self.length]
 
-    def select(self, rows: Tensor) -> None:
-        """Keep only these batch rows (int64 indices): finished sequences are dropped, others may be doubled."""
+    def select(self, rows: Tensor, shared: int = 0) -> None:
+        """Keep only these batch rows (int64 indices): finished sequences are dropped, others may be doubled.
+
+        With `shared`, a new row keeps the first so many positions of the old one in its place, and only the rest moves.
+        """
+        if shared:
+            for tensor in (self._k, self._v):
+                tensor[:, : len(rows), :, shared : self.length] = tensor[:, rows, :, shared : self.length]
+            self._k, self._v = self._k[:, : len(rows)], self._v[:, : len(rows)]
+            return
         for name in ("_k", "_v"):
             old = getattr(self, name)
             new = old.new_empty((old.shape[0], len(rows), *old.shape[2:]))

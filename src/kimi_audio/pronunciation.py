@@ -10,6 +10,7 @@ endings that are, or else sounded out by rules.
 
 import re
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -27,6 +28,8 @@ VOWELS = frozenset("aQAcWxYEReIioOUu")
 VOICELESS, HISSING = frozenset("ptkfTsSC"), frozenset("szSZCJ")
 SIGNS = {"%": " percent ", "&": " and ", "+": " plus ", "=": " equals ", "@": " at ", "°": " degrees "}
 CURRENCIES = {"$": "dollars", "£": "pounds", "€": "euros"}
+LONGEST_NUMBER = 30
+"""Characters of a number that has a name; of a longer one the digits are said."""
 NUMBER = r"\d+(?:,\d{3})*(?:\.\d+)?(?:st|nd|rd|th)?"
 MARKS = ",.?!"
 TOKEN = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*|[,.?!]")
@@ -64,6 +67,7 @@ class Lexicon:
 
     def __init__(self, words: Mapping[str, str]):
         self.words = dict(words)
+        self._sorted: list[str] | None = None
 
     @classmethod
     def from_file(cls, path: str | Path) -> "Lexicon":
@@ -108,6 +112,17 @@ class Lexicon:
             return " ".join(NAMES.get(letter, "") for letter in word.lower()).strip()
         return sound_out(word.lower()) if known is None else known
 
+    def begins(self, start: str) -> bool:
+        """Whether any word of the dictionary begins so."""
+        if self._sorted is None:
+            self._sorted = sorted(self.words)
+        at = bisect_left(self._sorted, start)
+        return at < len(self._sorted) and self._sorted[at].startswith(start)
+
+    def knows(self, word: str) -> bool:
+        """Whether a word, in lower case, is in the dictionary, or put together from what is."""
+        return self._known(word) is not None
+
     def _known(self, word: str) -> str | None:
         """A word of the dictionary, one with an ending, or two in one."""
         if (phonemes := self.words.get(word)) is not None:
@@ -147,6 +162,8 @@ def in_words(text: str) -> str:
 def _number(digits: str) -> str:
     import inflect  # takes a while, and most texts need none
 
+    if len(digits) > LONGEST_NUMBER:
+        return " ".join(_number(digit) for digit in digits if digit.isdigit())
     return str(inflect.engine().number_to_words(digits, comma="", decimal="point")).replace("-", " ")  # type: ignore[arg-type]
 
 

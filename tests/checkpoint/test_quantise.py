@@ -23,6 +23,7 @@ from kimi_audio.checkpoint.layout import Storage, load_parts, save_parts
 from kimi_audio.checkpoint.loading import tensors_of
 from kimi_audio.checkpoint.quantise import Quantised, quality_loss, quantise
 from kimi_audio.errors import CheckpointError
+from kimi_audio.tokenizer.whisper import sinusoids
 
 needs_x86 = pytest.mark.skipif(
     "fbgemm" not in torch.backends.quantized.supported_engines, reason="these kernels are for x86"
@@ -108,6 +109,21 @@ def logits(parts):
 
 
 STORED = Storage(llm=4, embedding=8, acoustic=8, semantic=8, floats=torch.float16)
+
+
+def test_positions_that_whisper_computes_are_not_stored(tmp_path):
+    parts = make_parts()
+    assert parts.acoustic is not None
+    table = parts.acoustic.encoder.embed_positions.weight
+    with torch.no_grad():
+        table.copy_(sinusoids(*table.shape))
+    heard = parts.acoustic(torch.ones(4000))
+    for storage in (Storage(), STORED):
+        save_parts(tmp_path / "m", parts, storage)
+        stored = set(TensorFiles(tmp_path / "m" / "whisper-large-v3"))
+        assert ("model.encoder.embed_positions.weight" in stored) == (storage is not STORED)
+        again = load_parts(tmp_path / "m").acoustic
+        assert again is not None and relative(again(torch.ones(4000)), heard) < 0.05
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -106,9 +106,7 @@ def command(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["eval", *map(str, arguments)])
 
 
-def test_a_conversation_is_asked_rated_and_read(
-    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_conversation_is_asked_rated_and_read(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     nothing = command("rate", "results")
     assert nothing.exit_code == 2 and "no spoken answers to rate" in nothing.stderr

@@ -8,8 +8,8 @@ from tiny_model import tiny_model
 from kimi_audio.generation.joint import JointSearch, PhonemeEars, joint_transcripts
 from kimi_audio.generation.transcript import transcripts
 from kimi_audio.model import KimiAudio
-from kimi_audio.pronunciation import Lexicon
 from kimi_audio.prompt import Prompt
+from kimi_audio.pronunciation import Lexicon
 from kimi_audio.tokenizer.phonemes import CLASSES, PhonemeConfig, PhonemeReader, phoneme_classes
 
 LEXICON = Lexicon({"tea": "ti", "the": "Dx"})
@@ -59,7 +59,7 @@ def test_one_text_without_phonemes_is_greedy_decoding(model, prompts):
 
 
 def test_phonemes_alone_decide_what_is_written(model, prompts):
-    sure = ears(model, Reading, beams=24, ctc_weight=1.0, candidates=256, margin=1e9)
+    sure = ears(model, Reading, beams=24, ctc_weight=1.0, candidates=256, margin=1e9, unknown_word=0.0)
     for written in search(model, prompts[:1], sure):
         assert sure.sounds(sure.words(written)) == phoneme_classes("bQd")
 

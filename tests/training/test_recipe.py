@@ -210,6 +210,22 @@ def test_the_adaptor_alone(folder):
     assert changes(before.llm, after.llm) and not changes(before.acoustic.encoder, after.acoustic.encoder)
 
 
+def test_a_head_for_phonemes(folder):
+    recipe = folder / "phonemes.yaml"
+    recipe.write_text(
+        "objective: phonemes\nmodel: init\nrun: runs/p\ncache: cache\nrecordings: [tones.jsonl]\n"
+        "dev: {tones: tones.jsonl}\nhidden: 8\nkernel: 3\n"
+        "train: {steps: 60, learning_rate: 0.02, evaluate_steps: 60}\n"
+    )
+    with pytest.raises(DataError, match="needs a model with an acoustic encoder and a lexicon"):
+        run_recipe(recipe)
+    Lexicon({"tea": "ti"}).save(folder / "init" / "pronunciations.txt")
+    result = run_recipe(recipe)
+    before, after = (load_parts(folder / name) for name in ("init", "runs/p/model"))
+    assert result.dev["per_tones"] < 0.6 and after.phonemes is not None and before.phonemes is None
+    assert not changes(before.llm, after.llm) and not changes(before.acoustic.encoder, after.acoustic.encoder)
+
+
 def changes(before: torch.nn.Module, after: torch.nn.Module) -> set[str]:
     after_state = after.state_dict()
     return {name for name, tensor in before.state_dict().items() if not torch.equal(tensor, after_state[name])}

@@ -11,7 +11,7 @@ The recurrences over time are linear, so each is a cumulative sum in the log dom
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from torch import Tensor
 IMPOSSIBLE = -1e30
 AFTER_THE_END = -50.0
 """Log-probability of a letter after the end of a recording that is padded."""
+GROWING = ("letter_NT", "blank_NT", "last_N", "prefix_N")
+"""What changes of a text that grows."""
 SURE = 0.98
 """Probability of the blank from which on a frame counts as silent."""
 
@@ -28,15 +30,17 @@ class Prefixes:
     """N texts, each with the forward variables of CTC over the T frames of its recording.
 
     Attributes:
-        frames_NTC, sums_NTC: log-probabilities of the classes, and their running sums over time.
+        frames_RTC, sums_RTC: log-probabilities of the classes in each recording, and their running sums over time.
+        recording_N: number of the text's recording.
         letter_NT, blank_NT: log-probability that the first frames spell the text and end in its last letter, or in a
             blank.
         last_N: class of the last letter, 0 before the first.
         prefix_N: log-probability that what the recording says begins so.
     """
 
-    frames_NTC: Tensor
-    sums_NTC: Tensor
+    frames_RTC: Tensor
+    sums_RTC: Tensor
+    recording_N: Tensor
     letter_NT: Tensor
     blank_NT: Tensor
     last_N: Tensor
@@ -49,7 +53,7 @@ class Prefixes:
 
     def select(self, rows_N: Tensor) -> Prefixes:
         """The texts of these numbers, in this order."""
-        return Prefixes(*(getattr(self, field.name)[rows_N] for field in fields(self)))
+        return replace(self, **{name: getattr(self, name)[rows_N] for name in ("recording_N", *GROWING)})
 
     def extend(self, letters: Sequence[Sequence[int]]) -> Prefixes:
         """Each text with its letters after it; one that gets none stays as it is."""
@@ -58,16 +62,15 @@ class Prefixes:
             rows = [n for n, added in enumerate(letters) if len(added) > place]
             rows_M = torch.tensor(rows, device=self.last_N.device)
             more = longer.select(rows_M)._with(rows_M.new_tensor([letters[n][place] for n in rows]))
-            changed = ("letter_NT", "blank_NT", "last_N", "prefix_N")
             longer = replace(
-                longer, **{name: getattr(longer, name).index_copy(0, rows_M, getattr(more, name)) for name in changed}
+                longer, **{name: getattr(longer, name).index_copy(0, rows_M, getattr(more, name)) for name in GROWING}
             )
         return longer
 
     def _with(self, letter_N: Tensor) -> Prefixes:
         """Each text with one letter after it."""
-        at_NT1 = letter_N[:, None, None].expand(-1, self.frames_NTC.shape[1], 1)
-        frames_NT, sums_NT = self.frames_NTC.gather(2, at_NT1)[..., 0], self.sums_NTC.gather(2, at_NT1)[..., 0]
+        frames_NT, sums_NT = (table[self.recording_N, :, letter_N] for table in (self.frames_RTC, self.sums_RTC))
+        blanks_NT, blank_sums_NT = (table[self.recording_N, :, 0] for table in (self.frames_RTC, self.sums_RTC))
         # Between a letter and the same one again there must be a blank.
         either_NT = torch.logaddexp(self.blank_NT, self.letter_NT)
         before_NT = torch.where((letter_N == self.last_N)[:, None], self.blank_NT, either_NT)
@@ -75,23 +78,31 @@ class Prefixes:
         before_NT = torch.cat([begins_N1, before_NT[:, :-1]], 1)
         letter_NT = sums_NT + torch.logcumsumexp(before_NT - sums_NT + frames_NT, 1)
         ended_NT = torch.cat([torch.full_like(begins_N1, IMPOSSIBLE), letter_NT[:, :-1]], 1)
-        blanks_NT, blank_sums_NT = self.frames_NTC[..., 0], self.sums_NTC[..., 0]
         blank_NT = blank_sums_NT + torch.logcumsumexp(ended_NT - blank_sums_NT + blanks_NT, 1)
         prefix_N = (before_NT + frames_NT).logsumexp(1)
-        return Prefixes(self.frames_NTC, self.sums_NTC, letter_NT, blank_NT, letter_N, prefix_N)
+        return replace(self, letter_NT=letter_NT, blank_NT=blank_NT, last_N=letter_N, prefix_N=prefix_N)
 
 
 def start(log_probs: Sequence[Tensor]) -> Prefixes:
     """The empty text of each recording; log_probs: (T, C) of each, T ≥ 1."""
     longest = max(map(len, log_probs))
-    frames_NTC = log_probs[0].new_full((len(log_probs), longest, log_probs[0].shape[1]), AFTER_THE_END).double()
-    frames_NTC[..., 0] = 0.0
-    for frames_TC, log_probs_TC in zip(frames_NTC, log_probs, strict=True):
+    frames_RTC = log_probs[0].new_full((len(log_probs), longest, log_probs[0].shape[1]), AFTER_THE_END).double()
+    frames_RTC[..., 0] = 0.0
+    for frames_TC, log_probs_TC in zip(frames_RTC, log_probs, strict=True):
         frames_TC[: len(log_probs_TC)] = log_probs_TC
-    sums_NTC = frames_NTC.cumsum(1)
-    blank_NT = sums_NTC[..., 0]
-    nothing_N = blank_NT.new_zeros(len(log_probs))
-    return Prefixes(frames_NTC, sums_NTC, torch.full_like(blank_NT, IMPOSSIBLE), blank_NT, nothing_N.long(), nothing_N)
+    sums_RTC = frames_RTC.cumsum(1)
+    blank_NT = sums_RTC[..., 0]
+    number_N = torch.arange(len(log_probs), device=blank_NT.device)
+    impossible_NT = torch.full_like(blank_NT, IMPOSSIBLE)
+    return Prefixes(
+        frames_RTC,
+        sums_RTC,
+        number_N,
+        impossible_NT,
+        blank_NT,
+        torch.zeros_like(number_N),
+        blank_NT.new_zeros(len(log_probs)),
+    )
 
 
 def without_silence(log_probs_TC: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ pronounced (Watanabe et al. 2017, hybrid CTC/attention). Not part of the report.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -35,12 +36,14 @@ class JointSearch:
         ctc_weight: of the phonemes' log-probability; that of the language model is one minus this.
         candidates: ids tried after each text, the likeliest.
         margin: nats by which an id may be less likely than the likeliest one.
+        unknown_word: nats that a word costs which the lexicon does not have.
     """
 
     beams: int = 4
     ctc_weight: float = 0.4
     candidates: int = 12
     margin: float = 8.0
+    unknown_word: float = 2.0
 
 
 class PhonemeEars:
@@ -56,6 +59,7 @@ class PhonemeEars:
         self.reader, self.search = reader, search
         self._lexicon, self._decode = lexicon, decode
         self._sounds: dict[tuple[str, bool], list[int]] = {}
+        self._known: dict[tuple[str, bool], bool] = {}
 
     def hear(self, prompt: Prompt) -> Tensor:
         """Log-probabilities (T, C) of blank and phonemes in the sounds of a prompt."""
@@ -75,6 +79,15 @@ class PhonemeEars:
                 self._sounds[word, go_on] = phoneme_classes(said)
         return [sound for word in words for sound in self._sounds[word, go_on]]
 
+    def unknown(self, words: Sequence[str], go_on: bool = False) -> int:
+        """How many of the words are not in the lexicon, or may no more become one that is."""
+        for word in words:
+            if (word, go_on) not in self._known:
+                letters = re.sub(r"[^a-z']", "", word.lower()).strip("'")
+                known = not letters or self._lexicon.knows(letters) or (go_on and self._lexicon.begins(letters))
+                self._known[word, go_on] = known
+        return sum(not self._known[word, go_on] for word in words)
+
 
 @dataclass(frozen=True)
 class _Text:
@@ -84,6 +97,7 @@ class _Text:
         passage: number of the prompt.
         ended: nothing follows its ids.
         settled: words that the CTC state of its row has; the last one, which may go on, is never among them.
+        unknown: how many of those the lexicon does not have.
         attention: the language model's log-probability.
         score: that of both.
     """
@@ -92,6 +106,7 @@ class _Text:
     ids: list[int]
     ended: bool = False
     settled: int = 0
+    unknown: int = 0
     attention: float = 0.0
     score: float = 0.0
 
@@ -150,8 +165,10 @@ def _heard(tried: Sequence[_Text], states: Prefixes, ears: PhonemeEars) -> tuple
     ahead = states.extend(last)
     weight, scored = ears.search.ctc_weight, []
     for text, said, begins, says in zip(tried, words, ahead.prefix_N.tolist(), ahead.whole_N.tolist(), strict=True):
+        unknown = text.unknown + ears.unknown(said[text.settled : -1])
         score = (1 - weight) * text.attention + weight * (says if text.ended else begins)
-        scored.append(replace(text, settled=len(said) - 1, score=score))
+        score -= ears.search.unknown_word * (unknown + ears.unknown(said[-1:], not text.ended))
+        scored.append(replace(text, settled=len(said) - 1, unknown=unknown, score=score))
     return scored, states
 
 
