@@ -19,8 +19,9 @@ nor a GPU is needed.
 same noise and with the same guidance: the log-mels; how much more the spectrum jumps where chunks meet than elsewhere;
 how many codes the first sound needs, and how long it takes once they are there.
 
-`--conversation` answers spoken questions aloud: seconds from the prompt, ready, to the first text and the first sound
-(median and slowest question), and work per second of speech over all answers, language model included.
+`--conversation` answers spoken questions aloud: seconds from the question, encoded, to the first text and the first sound
+(median and slowest question), and work per second of speech over all answers. Both include the language model, and the
+writing down of the question where the model does that.
 """
 
 import argparse
@@ -281,8 +282,9 @@ def conversation(model: KimiAudio, questions: list[str], rounds: int) -> dict[st
     for turn in range(rounds + 1):  # the first one warms up
         for question in questions if turn else questions[:1]:
             asked = time.perf_counter()
-            answer = model.stream([Message("user", "audio", question)], "both", seed=turn)
-            started = time.perf_counter()
+            heard = model.listen(question)
+            started = time.perf_counter()  # a model that writes requests down does so now
+            answer = model.stream([Message("user", "audio", heard)], "both", seed=turn)
             moments = [(type(piece), time.perf_counter() - started) for piece in answer]
             taken = time.perf_counter() - started
             audio = answer.reply.audio

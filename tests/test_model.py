@@ -177,7 +177,8 @@ def writer() -> KimiAudio:
     parts = tiny_model().parts
     parts.lexicon, parts.phonemes = Lexicon({"tea": "ti"}), PhonemeReader(PhonemeConfig(32, 8, 3)).eval()
     with torch.no_grad():
-        parts.phonemes.out.bias[0] = -20  # it never hears silence
+        parts.phonemes.out.bias[0] = -20  # it never hears silence,
+        parts.llm.lm_head.weight[ord("a") : ord("z")] *= 20  # and likes letters
     parts.generation_config = {"write_requests_down": True, "beams": 2, "max_segment_seconds": 4.0}
     return KimiAudio(parts)
 
