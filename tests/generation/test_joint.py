@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from tiny_model import tiny_model
+from tiny_model import VOCAB, tiny_model
 
+from kimi_audio.errors import ConfigError
 from kimi_audio.generation.joint import JointSearch, PhonemeEars, joint_transcripts
 from kimi_audio.generation.transcript import transcripts
 from kimi_audio.model import KimiAudio
@@ -27,6 +28,13 @@ def prompts(model: KimiAudio) -> list[Prompt]:
         model.prompt([{"role": "user", "message_type": "audio", "content": noise[:length]}])
         for length in (9_000, 40_000, 20_000)
     ]
+
+
+class Careless(PhonemeEars):
+    """Writes whatever is likely."""
+
+    def is_word(self, text_id: int) -> bool:
+        return text_id != VOCAB.text_eos
 
 
 class Reading(PhonemeEars):
@@ -54,7 +62,7 @@ def search(model: KimiAudio, prompts: list[Prompt], by: PhonemeEars) -> list[lis
 def test_one_text_without_phonemes_is_greedy_decoding(model, prompts):
     params = model._params({"max_new_tokens": 12, "text_temperature": 0.0})
     alone = list(transcripts(model.llm, model.vocab, prompts, params))
-    greedy = ears(model, beams=1, ctc_weight=0.0, margin=0.0)
+    greedy = ears(model, Careless, beams=1, ctc_weight=0.0, margin=0.0)
     assert list(transcripts(model.llm, model.vocab, prompts, params, greedy)) == alone
 
 
@@ -74,3 +82,17 @@ def test_a_word_that_may_go_on_is_sounded_out(model):
     assert by.sounds(["tea"], go_on=True) == phoneme_classes("ti")
     assert by.sounds(["th"], go_on=True) == phoneme_classes("T")
     assert by.sounds(["th", "the"]) == [*by.sounds(["th"]), *phoneme_classes("Dx")]
+
+
+def test_what_letters_do_not_tell_is_not_written(model, prompts):
+    by = ears(model, beams=4, candidates=40)
+    assert by.is_word(ord("a")) and by.is_word(ord(",")) and by.is_word(ord(" "))
+    assert not by.is_word(ord("4")) and not by.is_word(0xC3) and not by.is_word(ord("$"))
+    for written in search(model, prompts, by):
+        assert all(by.is_word(text_id) for text_id in written)
+
+
+@pytest.mark.parametrize(("field", "value"), [("beams", 0), ("ctc_weight", 1.5), ("ctc_weight", -0.1)])
+def test_what_cannot_be_searched_with_is_refused(field: str, value: float):
+    with pytest.raises(ConfigError, match=f"{field} is {value}"):
+        JointSearch(**{field: value})  # type: ignore[arg-type]

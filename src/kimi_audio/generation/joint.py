@@ -18,18 +18,25 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from kimi_audio.errors import ConfigError
 from kimi_audio.generation.ctc_prefix import Prefixes, start, without_silence
 from kimi_audio.generation.decode import PromptBatch
+from kimi_audio.generation.loops import repeated_unit
 from kimi_audio.llm.model import AudioLLM
 from kimi_audio.prompt import Prompt
 from kimi_audio.pronunciation import Lexicon, sound_out
 from kimi_audio.tokenizer.phonemes import PhonemeReader, phoneme_classes
 from kimi_audio.vocab import Vocabulary
 
+WORD = re.compile(r" ?(?:[A-Z]?[a-z']*|[,.?!])")
+
 
 @dataclass(frozen=True)
 class JointSearch:
-    """How to search; a field of ``generation_config.json``.
+    """How to search; `beams` and `ctc_weight` may be set in ``generation_config.json``.
+
+    Raises:
+        ConfigError: when one of these is out of range.
 
     Attributes:
         beams: texts that are followed at once.
@@ -37,6 +44,7 @@ class JointSearch:
         candidates: ids tried after each text, the likeliest.
         margin: nats by which an id may be less likely than the likeliest one.
         unknown_word: nats that a word costs which the lexicon does not have.
+        threshold: nats below the best text at which another is given up.
     """
 
     beams: int = 4
@@ -44,6 +52,13 @@ class JointSearch:
     candidates: int = 12
     margin: float = 8.0
     unknown_word: float = 2.0
+    threshold: float = 3.0
+
+    def __post_init__(self) -> None:
+        if self.beams < 1:
+            raise ConfigError(f"beams is {self.beams}; at least 1 is needed")
+        if not 0 <= self.ctc_weight <= 1:
+            raise ConfigError(f"ctc_weight is {self.ctc_weight}; a number from 0 to 1 is expected")
 
 
 class PhonemeEars:
@@ -60,11 +75,18 @@ class PhonemeEars:
         self._lexicon, self._decode = lexicon, decode
         self._sounds: dict[tuple[str, bool], list[int]] = {}
         self._known: dict[tuple[str, bool], bool] = {}
+        self._is_word: dict[int, bool] = {}
 
     def hear(self, prompt: Prompt) -> Tensor:
         """Log-probabilities (T, C) of blank and phonemes in the sounds of a prompt."""
         features_1TF = torch.cat(prompt.features, 1)
         return without_silence(self.reader(features_1TF[0].to(self.reader.out.weight.device)))
+
+    def is_word(self, text_id: int) -> bool:
+        """Whether an id is of a word, or a mark between words: digits and odd signs escape what is heard."""
+        if text_id not in self._is_word:
+            self._is_word[text_id] = WORD.fullmatch(self._decode([text_id])) is not None
+        return self._is_word[text_id]
 
     def words(self, ids: Sequence[int]) -> list[str]:
         """The words of a text, of which the last may go on."""
@@ -128,9 +150,9 @@ def joint_transcripts(
     while live:
         logits_NV, _ = batch.forward(True)
         assert logits_NV is not None
-        rows, tried = _continued(live, logits_NV.float().log_softmax(-1), vocab.text_eos, ears.search)
+        rows, tried = _continued(live, logits_NV.float().log_softmax(-1), vocab.text_eos, ears)
         tried, states = _heard(tried, states.select(_index(rows, states.last_N)), ears)
-        kept = _kept(tried, best, limits, ears.search.beams)
+        kept = _kept(tried, best, limits, ears.search)
         live, states = [tried[n] for n in kept], states.select(_index(kept, states.last_N))
         if kept:
             batch.keep([rows[n] for n in kept])
@@ -141,18 +163,22 @@ def joint_transcripts(
 
 
 def _continued(
-    live: Sequence[_Text], log_probs_NV: Tensor, eos: int, search: JointSearch
+    live: Sequence[_Text], log_probs_NV: Tensor, eos: int, ears: PhonemeEars
 ) -> tuple[list[int], list[_Text]]:
     """Each text with each of the ids that may follow, and ended; and the rows that they come from."""
-    values_NK, ids_NK = log_probs_NV.topk(search.candidates, -1)
+    values_NK, ids_NK = log_probs_NV.topk(ears.search.candidates, -1)
     rows, tried = [], []
     for row, (text, values, ids) in enumerate(zip(live, values_NK.tolist(), ids_NK.tolist(), strict=True)):
-        options = dict(zip(ids, values, strict=True)) | {eos: float(log_probs_NV[row, eos])}
-        for text_id, value in options.items():
-            if value >= values[0] - search.margin:
-                longer = replace(text, ended=True) if text_id == eos else replace(text, ids=[*text.ids, text_id])
-                tried.append(replace(longer, attention=text.attention + value))
-                rows.append(row)
+        longer = [
+            replace(text, ids=[*text.ids, text_id], attention=text.attention + value)
+            for text_id, value in zip(ids, values, strict=True)
+            if value >= values[0] - ears.search.margin and ears.is_word(text_id)
+        ]
+        longer = [text for text in longer if not repeated_unit(text.ids)]
+        if (end := float(log_probs_NV[row, eos])) >= values[0] - ears.search.margin or not longer:
+            longer.append(replace(text, ended=True, attention=text.attention + end))
+        tried += longer
+        rows += [row] * len(longer)
     return rows, tried
 
 
@@ -172,13 +198,14 @@ def _heard(tried: Sequence[_Text], states: Prefixes, ears: PhonemeEars) -> tuple
     return scored, states
 
 
-def _kept(tried: Sequence[_Text], best: dict[int, _Text], limits: Sequence[int], beams: int) -> list[int]:
+def _kept(tried: Sequence[_Text], best: dict[int, _Text], limits: Sequence[int], search: JointSearch) -> list[int]:
     """Numbers of the texts that are followed on; `best` gets the best whole one of each passage."""
     kept: list[int] = []
     for passage in dict.fromkeys(text.passage for text in tried):
         ranked = sorted((n for n, text in enumerate(tried) if text.passage == passage), key=lambda n: -tried[n].score)
         whole = [tried[n] for n in ranked if tried[n].ended] + [text for text in [best.get(passage)] if text]
-        going = [n for n in ranked if not tried[n].ended][:beams]
+        going = [n for n in ranked if not tried[n].ended][: search.beams]
+        going = [n for n in going if tried[n].score >= tried[going[0]].score - search.threshold]
         if going and len(tried[going[0]].ids) >= limits[passage]:
             whole, going = whole or [tried[going[0]]], []
         if whole:
