@@ -20,8 +20,8 @@ same noise and with the same guidance: the log-mels; how much more the spectrum 
 how many codes the first sound needs, and how long it takes once they are there.
 
 `--conversation` answers spoken questions aloud: seconds from the question, encoded, to the first text and the first
-sound (median and slowest question), and work per second of speech over all answers. Both include the language model, and
-the writing down of the question where the model does that.
+sound (median and slowest question), and work per second of speech over all answers. Both include the language model,
+and the writing down of the question where the model does that.
 """
 
 import argparse
