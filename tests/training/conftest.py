@@ -1,7 +1,10 @@
 """The language model of the tiny model, new and random, and documents for it."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from recipe_folder import make_folder
 from tiny_model import LLM, VOCAB
 
 from kimi_audio.llm.model import AudioLLM
@@ -40,3 +43,9 @@ def make_prompt(vocab: Vocabulary):
         return prompt
 
     return make
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder in which recipes can run."""
+    return make_folder(tmp_path)
