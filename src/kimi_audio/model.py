@@ -35,9 +35,10 @@ from kimi_audio.generation.transcript import Transcript, TranscriptSegment, join
 from kimi_audio.messages import Conversation, Message, messages_from
 from kimi_audio.prompt import Heard, OutputType, Prompt, build_prompt
 from kimi_audio.settings import check_types
+from kimi_audio.tokenizer.acoustic import num_tokens
 from kimi_audio.vocab import Vocabulary
 
-SAMPLE_RATE, CODES_A_SECOND = 16_000, 12.5
+SAMPLE_RATE = 16_000
 CODES_PER_TEXT_ID, CODES_PER_PHONEME, SPARE_CODES = 8, 2, 25
 """Reading aloud stops at 8 codes (0.64 s) per text id, or 2 per phoneme, and 2 s more: nobody speaks slower."""
 
@@ -94,7 +95,7 @@ class KimiAudio:
         self.defaults = _known_fields(SamplingParams, parts.generation_config)
         self.habits = _known_fields(Habits, parts.generation_config)
         self.phoneme_ears = None
-        if parts.phonemes is not None and parts.lexicon is not None:
+        if parts.acoustic is not None and parts.phonemes is not None and parts.lexicon is not None:
             search = JointSearch(self.habits.beams, self.habits.ctc_weight)
             self.phoneme_ears = PhonemeEars(parts.phonemes, parts.lexicon, self.tokenizer.decode, search)
 
@@ -154,7 +155,7 @@ class KimiAudio:
         if not self.habits.write_requests_down or heard.words is not None:
             return heard
         words = ""
-        if len(heard.codes) <= self.habits.max_segment_seconds * CODES_A_SECOND:
+        if len(heard.codes) <= num_tokens(int(self.habits.max_segment_seconds * SAMPLE_RATE)):
             asked = Message("user", "text", self.habits.transcribe_instruction)
             prompt = self.prompt([asked, Message("user", "audio", heard)])
             ids = next(transcripts(self.llm, self.vocab, [prompt], self.defaults, self.phoneme_ears))
