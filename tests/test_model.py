@@ -1,4 +1,5 @@
 import io
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -175,7 +176,7 @@ def test_texts_are_joined_as_their_script_wants(texts: list[str], joined: str) -
 def writer() -> KimiAudio:
     """A model that reads phonemes and writes requests down."""
     parts = tiny_model().parts
-    parts.lexicon, parts.phonemes = Lexicon({"tea": "ti"}), PhonemeReader(PhonemeConfig(32, 8, 3)).eval()
+    parts.lexicon, parts.phonemes = Lexicon({"tea": "ti"}), PhonemeReader(PhonemeConfig(32, 8, 3, 1)).eval()
     with torch.no_grad():
         parts.phonemes.out.bias[0] = -20  # it never hears silence,
         parts.llm.lm_head.weight[ord("a") : ord("z")] *= 20  # and likes letters
@@ -204,3 +205,12 @@ def test_passages_are_searched_for_together_as_alone(writer: KimiAudio) -> None:
     alone = [writer.transcribe_segments(SPEECH, batch_size=1), writer.transcribe_segments(SPEECH, batch_size=8)]
     first, second = ([segment.text for segment in segments] for segments in alone)
     assert first == second
+
+
+def test_another_instruction_than_to_transcribe_is_not_searched_for(writer: KimiAudio) -> None:
+    def words(**options: str) -> set[str]:
+        said = " ".join(segment.text for segment in writer.transcribe_segments(SPEECH, **options))
+        return set(re.sub("[,.?!]", "", said).lower().split())
+
+    assert words() <= {"tea"}
+    assert not words(instruction="Translate this:") <= {"tea"}

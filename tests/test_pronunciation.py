@@ -1,5 +1,6 @@
 """Words → phonemes: from the dictionary, put together from it, by rules; numbers and signs."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -35,9 +36,11 @@ def test_words_and_what_is_made_of_them(text: str, said: str) -> None:
     assert LEXICON.pronounce(text) == said
 
 
-def test_what_the_dictionary_knows() -> None:
-    assert LEXICON.knows("judges") and LEXICON.knows("rainbow") and not LEXICON.knows("stitchin")
-    assert LEXICON.begins("ju") and LEXICON.begins("") and not LEXICON.begins("jx")
+def test_frequent_words_are_likely_and_all_of_them_together_certain() -> None:
+    lexicon = Lexicon(LEXICON.words, {"the": 90, "cat": 10})
+    the, cat, bow = lexicon.log_frequencies(["the", "cat", "bow"])
+    assert the > cat > bow
+    assert sum(map(math.exp, lexicon.log_frequencies(lexicon.words))) == pytest.approx(1)
 
 
 def test_digits_are_said_of_a_number_too_long_for_a_name() -> None:

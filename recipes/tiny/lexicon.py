@@ -1,19 +1,22 @@
-"""Make the pronouncing dictionary of a model that speaks from phonemes.
+"""Make the pronouncing dictionary of a model that speaks from phonemes, and hears words in them.
 
-    python recipes/tiny/lexicon.py cmudict.dict --texts LINES.tsv > pronunciations.txt
+    python recipes/tiny/lexicon.py cmudict.dict pronunciations.txt --texts LINES.tsv --texts manifest.jsonl
 
-`cmudict.dict` is the CMU Pronouncing Dictionary (https://github.com/cmusphinx/cmudict, BSD licence). Words of LINES
-(their last column) that it lacks are pronounced by `flite`, whose voice the model learns from.
+`cmudict.dict` is the CMU Pronouncing Dictionary (https://github.com/cmusphinx/cmudict, BSD licence). Words of the texts
+(the last column of lines, the `text` or `question` of a manifest) that it lacks are pronounced by `flite`, whose voice
+the model learns from; how often each word comes in them stands beside it.
 """
 
 import argparse
+import json
 import re
 import subprocess
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from kimi_audio.pronunciation import ARPABET
+from kimi_audio.pronunciation import ARPABET, Lexicon
 
 AS_FLITE = {"to": "tx", "and": "Qnd", "the": "Dx", "a": "x"}
 """How the voice says the shortest words."""
@@ -43,17 +46,27 @@ def of_flite(words: Iterable[str]) -> Iterator[tuple[str, str]]:
                 yield from of_flite([word])
 
 
+def words_of(path: Path) -> Iterator[str]:
+    """The words of a file of texts."""
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if path.suffix == ".jsonl":
+            row = json.loads(line)
+            text = row.get("text") or row.get("question") or ""
+        else:
+            text = line.rsplit("\t", 1)[-1]
+        yield from re.findall(r"[a-z]+(?:'[a-z]+)*", text.lower())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dictionary", type=Path)
+    parser.add_argument("out", type=Path)
     parser.add_argument("--texts", type=Path, action="append", default=[])
     args = parser.parse_args()
     words = dict(of_dictionary(args.dictionary)) | AS_FLITE
-    lines = (line.rsplit("\t", 1)[-1].lower() for path in args.texts for line in path.read_text().splitlines())
-    used = dict.fromkeys(word for line in lines for word in re.findall(r"[a-z]+(?:'[a-z]+)*", line))
-    words |= dict(of_flite(word for word in used if word not in words))
-    for word, phonemes in sorted(words.items()):
-        print(word, phonemes)
+    counts = Counter(word for path in args.texts for word in words_of(path))
+    words |= dict(of_flite(word for word in counts if word not in words))
+    Lexicon(words, counts).save(args.out)
 
 
 if __name__ == "__main__":

@@ -21,10 +21,10 @@ from kimi_audio.checkpoint.loading import tensors_of
 from kimi_audio.checkpoint.quantise import quality_loss
 from kimi_audio.llm.model import AudioLLM
 
-STORAGE = Storage(llm=8, gate_up=4, embedding=8, acoustic=8, semantic=8, flow=8, floats=torch.float16)
+STORAGE = Storage(llm=8, gate_up=4, embedding=8, acoustic=8, semantic=8, flow=8, phonemes=4, floats=torch.float16)
 HABITS = {"history_text_eos": True, "transcribe_instruction": "Please transcribe the following audio:",
           "max_segment_seconds": 16.0, "max_say_characters": 110, "join_sentences": False,
-          "audio_temperature": 0.0, "beams": 4, "ctc_weight": 0.25, "write_requests_down": True,
+          "audio_temperature": 0.0, "beams": 4, "language_weight": 1.4, "write_requests_down": True,
           "speech": {"chunk_codes": 20, "look_ahead_codes": 6, "steps": 8, "sway": -1.0, "guidance": 0.9}}  # fmt: skip
 
 
@@ -66,6 +66,8 @@ def main() -> None:
     }  # fmt: skip
     if parts.detokenizer is not None:
         modules["flow"] = parts.detokenizer.flow
+    if parts.phonemes is not None:
+        modules["phonemes"] = parts.phonemes
     for part, module in modules.items():
         *_, total = quality_loss(tensors_of(module).items(), quantisation_plan(module, storage, part))
         print(f"{part}: {total}")

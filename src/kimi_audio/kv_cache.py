@@ -13,7 +13,7 @@ class KVCache:
 
     def __init__(self, num_layers: int, batch: int, kv_heads: int, head_dim: int, *, capacity: int = 256,
                  dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> None:
-        self.length = 0
+        self.length, self.rows = 0, batch
         shape = (num_layers, batch, kv_heads, capacity, head_dim)
         self._k = torch.empty(shape, dtype=dtype, device=device)
         self._v = torch.empty(shape, dtype=dtype, device=device)
@@ -39,9 +39,9 @@ class KVCache:
         """Store T new positions of `layer`; the history with them, each (B, kv_heads, length + T, head_dim)."""
         end = self.length + k_BHTd.shape[2]
         self.reserve(end)
-        self._k[layer, :, :, self.length : end] = k_BHTd
-        self._v[layer, :, :, self.length : end] = v_BHTd
-        return self._k[layer, :, :, :end], self._v[layer, :, :, :end]
+        self._k[layer, : self.rows, :, self.length : end] = k_BHTd
+        self._v[layer, : self.rows, :, self.length : end] = v_BHTd
+        return self._k[layer, : self.rows, :, :end], self._v[layer, : self.rows, :, :end]
 
     def advance(self, positions: int) -> None:
         self.length += positions
@@ -55,20 +55,20 @@ class KVCache:
 
     def layer(self, index: int) -> tuple[Tensor, Tensor]:
         """Keys and values of one layer up to the current length."""
-        return self._k[index, :, :, : self.length], self._v[index, :, :, : self.length]
+        return self._k[index, : self.rows, :, : self.length], self._v[index, : self.rows, :, : self.length]
 
-    def select(self, rows: Tensor, shared: int = 0) -> None:
+    def select(self, rows: Tensor) -> None:
         """Keep only these batch rows (int64 indices): finished sequences are dropped, others may be doubled.
 
-        With `shared`, a new row keeps the first so many positions of the old one in its place, and only the rest moves.
+        A row that stays in its place costs nothing.
         """
-        if shared:
-            for tensor in (self._k, self._v):
-                tensor[:, : len(rows), :, shared : self.length] = tensor[:, rows, :, shared : self.length]
-            self._k, self._v = self._k[:, : len(rows)], self._v[:, : len(rows)]
-            return
+        moved = (rows != torch.arange(len(rows), device=rows.device)).nonzero()[:, 0]
         for name in ("_k", "_v"):
-            old = getattr(self, name)
-            new = old.new_empty((old.shape[0], len(rows), *old.shape[2:]))
-            new[:, :, :, : self.length] = old[:, rows, :, : self.length]
-            setattr(self, name, new)
+            tensor = getattr(self, name)
+            if len(rows) > tensor.shape[1]:
+                longer = tensor.new_empty((tensor.shape[0], len(rows), *tensor.shape[2:]))
+                longer[:, : self.rows, :, : self.length] = tensor[:, : self.rows, :, : self.length]
+                tensor = longer
+                setattr(self, name, tensor)
+            tensor[:, moved, :, : self.length] = tensor[:, rows[moved], :, : self.length]
+        self.rows = len(rows)

@@ -61,7 +61,7 @@ class Habits:
         say_instruction: asks to read the text that follows it aloud.
         max_say_characters: longest piece of a text that is read aloud at once.
         join_sentences: read short sentences aloud together; not for a model that learned single ones.
-        beams, ctc_weight: of the search for transcripts by a model that reads phonemes (`generation.joint`).
+        beams, language_weight: of the search for transcripts by a model that reads phonemes (`generation.joint`).
         write_requests_down: transcribe a spoken request, and answer what was understood. For a small model, which
             knows more in writing than by ear.
         history_text_eos: an assistant's earlier answers end with ``text_eos``, as in the fine-tuning code; the
@@ -75,7 +75,7 @@ class Habits:
     max_say_characters: int = 200
     join_sentences: bool = True
     beams: int = 4
-    ctc_weight: float = 0.4
+    language_weight: float = 1.0
     write_requests_down: bool = False
 
 
@@ -96,8 +96,8 @@ class KimiAudio:
         self.habits = _known_fields(Habits, parts.generation_config)
         self.phoneme_ears = None
         if parts.acoustic is not None and parts.phonemes is not None and parts.lexicon is not None:
-            search = JointSearch(self.habits.beams, self.habits.ctc_weight)
-            self.phoneme_ears = PhonemeEars(parts.phonemes, parts.lexicon, self.tokenizer.decode, search)
+            search = JointSearch(self.habits.beams, self.habits.language_weight)
+            self.phoneme_ears = PhonemeEars(parts.phonemes, parts.lexicon, self.tokenizer.encode, search)
 
     @classmethod
     def from_pretrained(
@@ -314,7 +314,7 @@ class KimiAudio:
             source: a path, bytes, a file object or an array.
             rate: sample rate of an array (default 16000).
             **options: `instruction` (default: the model's), `batch_size` (passages decoded together, default 8)
-                and fields of `SamplingParams`.
+                and fields of `SamplingParams`, which a model that reads phonemes needs for other instructions only.
 
         Raises:
             AudioError: when the source holds no readable sound.
@@ -324,13 +324,16 @@ class KimiAudio:
     def _transcribe(
         self, blocks: Iterable[np.ndarray], instruction: str | None = None, batch_size: int = 8, **options: Any
     ) -> Iterator[TranscriptSegment]:
-        asked = Message("user", "text", instruction or self.habits.transcribe_instruction)
+        own = self.habits.transcribe_instruction
+        asked = Message("user", "text", instruction or own)
+        # Another instruction may want something else than the words that are heard.
+        ears = self.phoneme_ears if asked.content == own else None
         params = self._params(options)
         longest = self.habits.max_segment_seconds
         passages = speech_segments(blocks, SAMPLE_RATE, max_seconds=longest, target_seconds=min(15.0, longest))
         while batch := list(islice(passages, batch_size)):
             prompts = [self.prompt([asked, Message("user", "audio", passage.samples)]) for passage in batch]
-            written = transcripts(self.llm, self.vocab, prompts, params, self.phoneme_ears)
+            written = transcripts(self.llm, self.vocab, prompts, params, ears)
             for passage, ids in zip(batch, written, strict=True):
                 if text := self.tokenizer.decode(ids).strip():
                     yield TranscriptSegment(passage.start, passage.end, text)

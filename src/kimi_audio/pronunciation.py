@@ -8,10 +8,10 @@ ARPABET, with Q for its @ (the vowel of "cat"). A word that is not in the dictio
 endings that are, or else sounded out by rules.
 """
 
+import math
 import re
 import unicodedata
-from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from kimi_audio.errors import CheckpointError
@@ -28,6 +28,8 @@ VOWELS = frozenset("aQAcWxYEReIioOUu")
 VOICELESS, HISSING = frozenset("ptkfTsSC"), frozenset("szSZCJ")
 SIGNS = {"%": " percent ", "&": " and ", "+": " plus ", "=": " equals ", "@": " at ", "°": " degrees "}
 CURRENCIES = {"$": "dollars", "£": "pounds", "€": "euros"}
+NEVER_MET = 0.05
+"""What a word counts that was never met."""
 LONGEST_NUMBER = 30
 """Characters of a number that has a name; of a longer one the digits are said."""
 NUMBER = r"\d+(?:,\d{3})*(?:\.\d+)?(?:st|nd|rd|th)?"
@@ -63,15 +65,17 @@ class Lexicon:
 
     Args:
         words: lower-case word → its phonemes.
+        counts: word → how often it was met in some texts.
     """
 
-    def __init__(self, words: Mapping[str, str]):
+    def __init__(self, words: Mapping[str, str], counts: Mapping[str, int] | None = None):
         self.words = dict(words)
-        self._sorted: list[str] | None = None
+        self.counts = {word: count for word, count in (counts or {}).items() if word in self.words}
+        self._met = sum(self.counts.values()) + NEVER_MET * len(self.words)
 
     @classmethod
     def from_file(cls, path: str | Path) -> "Lexicon":
-        """Read a file with a word, a space and its phonemes on each line; lines that start with `#` are comments.
+        """Read a file with a word, its phonemes and perhaps its count on each line; `#` begins a comment.
 
         Raises:
             CheckpointError: when the file can't be read or a line is something else.
@@ -81,20 +85,30 @@ class Lexicon:
             lines = path.read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise CheckpointError(f"{path}: can't read the pronunciations ({error}).") from None
-        words = {}
+        words, counts = {}, {}
         for number, line in enumerate(lines, 1):
             if line.startswith("#"):
                 continue
-            word, _, phonemes = line.partition(" ")
-            if not word or not phonemes or not PHONEMES.issuperset(phonemes):
+            word, _, rest = line.partition(" ")
+            phonemes, _, count = rest.partition(" ")
+            if not word or not phonemes or not PHONEMES.issuperset(phonemes) or not (count.isdecimal() or not count):
                 raise CheckpointError(f"{path}: line {number} is not a word and its phonemes.")
             words[word] = phonemes
-        return cls(words)
+            if count:
+                counts[word] = int(count)
+        return cls(words, counts)
 
     def save(self, path: str | Path) -> None:
         """Write the words, in alphabetical order."""
-        lines = (f"{word} {phonemes}\n" for word, phonemes in sorted(self.words.items()))
+        lines = (
+            f"{word} {phonemes} {self.counts[word]}\n" if word in self.counts else f"{word} {phonemes}\n"
+            for word, phonemes in sorted(self.words.items())
+        )
         Path(path).write_text("".join(lines), encoding="utf-8")
+
+    def log_frequencies(self, words: Iterable[str]) -> list[float]:
+        """Log-probabilities of words of the dictionary among the texts that were counted."""
+        return [math.log((self.counts.get(word, 0) + NEVER_MET) / self._met) for word in words]
 
     def pronounce(self, text: str) -> str:
         """The phonemes of a text's words, with spaces between them; of the punctuation, pauses and ends remain."""
@@ -111,17 +125,6 @@ class Lexicon:
         if known is None and ((word.isupper() and len(word) <= 5) or not set("aeiouy") & set(word.lower())):
             return " ".join(NAMES.get(letter, "") for letter in word.lower()).strip()
         return sound_out(word.lower()) if known is None else known
-
-    def begins(self, start: str) -> bool:
-        """Whether any word of the dictionary begins so."""
-        if self._sorted is None:
-            self._sorted = sorted(self.words)
-        at = bisect_left(self._sorted, start)
-        return at < len(self._sorted) and self._sorted[at].startswith(start)
-
-    def knows(self, word: str) -> bool:
-        """Whether a word, in lower case, is in the dictionary, or put together from what is."""
-        return self._known(word) is not None
 
     def _known(self, word: str) -> str | None:
         """A word of the dictionary, one with an ending, or two in one."""

@@ -12,7 +12,7 @@ from kimi_audio.tokenizer.phonemes import CLASSES, PhonemeConfig, PhonemeReader,
 
 def reader() -> PhonemeReader:
     torch.manual_seed(0)
-    return PhonemeReader(PhonemeConfig(d_model=32, hidden=8, kernel=3)).eval()
+    return PhonemeReader(PhonemeConfig(d_model=32, hidden=8, kernel=3, layers=1)).eval()
 
 
 def test_four_frames_a_feature_each_a_distribution():

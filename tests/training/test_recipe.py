@@ -187,7 +187,7 @@ def test_a_head_for_phonemes(folder):
     recipe = folder / "phonemes.yaml"
     recipe.write_text(
         "objective: phonemes\nmodel: init\nrun: runs/p\ncache: cache\nrecordings: [tones.jsonl]\n"
-        "dev: {tones: tones.jsonl}\nhidden: 8\nkernel: 3\n"
+        "dev: {tones: tones.jsonl}\nhidden: 16\nkernel: 3\nlayers: 1\ndropout: 0\naugment: {variants: 1}\n"
         "train: {steps: 60, learning_rate: 0.02, evaluate_steps: 60}\n"
     )
     with pytest.raises(DataError, match="needs a model with an acoustic encoder and a lexicon"):

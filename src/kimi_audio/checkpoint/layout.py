@@ -237,7 +237,8 @@ class Storage:
         gate_up: bits of its gate and up projections, if not those of `llm`.
         embedding: bits of its token embedding, and so of a tied head.
         acoustic, semantic: bits of the encoders' linear layers.
-        flow: bits of the linear layers of the detokenizer's flow; vocoder and phonemes stay floats.
+        flow, phonemes: bits of the linear layers of the detokenizer's flow, and of the head that reads phonemes; the
+            vocoder stays floats.
         floats: dtype of the parameters that are not quantised; buffers keep theirs.
     """
 
@@ -247,6 +248,7 @@ class Storage:
     acoustic: Bits | None = None
     semantic: Bits | None = None
     flow: Bits | None = None
+    phonemes: Bits | None = None
     floats: torch.dtype | None = None
 
     def bits_of(self, part: Part, weight: str) -> Bits | None:
@@ -310,9 +312,9 @@ def _write_layout(folder: Path, parts: ModelParts, storage: Storage, shard_bytes
     if parts.lexicon is not None:
         parts.lexicon.save(folder / LEXICON)
     if parts.phonemes is not None:
-        tensors, _ = stored_tensors(parts.phonemes, storage, "phonemes")
+        tensors, note = stored_tensors(parts.phonemes, storage, "phonemes")
         (folder / PHONEMES_FOLDER).mkdir()
-        write_json(folder / PHONEMES_FOLDER / "config.json", asdict(parts.phonemes.config))
+        write_json(folder / PHONEMES_FOLDER / "config.json", asdict(parts.phonemes.config) | note)
         write_tensors(folder / PHONEMES_FOLDER, tensors, shard_bytes)
 
 

@@ -215,7 +215,6 @@ class PromptBatch:
         self.continuous_mask_NT: Tensor | None = padded((p.continuous_mask for p in prompts), False).bool()
         self.features: list[Tensor] | None = [f.to(self.device) for p in prompts for f in p.features] or None
         self.cache = llm.new_cache(len(prompts), capacity=longest + min(steps, 256))
-        self.prompt_of, self.prompt_length = list(range(len(prompts))), longest
         self.history_2NS = torch.empty(2, len(prompts), steps, dtype=torch.int64, device=self.device)
         self.written = 0
         # Rows without padding need neither mask nor positions: the model counts on by itself.
@@ -286,9 +285,7 @@ class PromptBatch:
         if rows == list(range(len(self.text_ids_NT))):
             return
         rows_N = torch.tensor(rows, device=self.device)
-        prompts = [self.prompt_of[row] for row in rows]
-        self.cache.select(rows_N, self.prompt_length if prompts == self.prompt_of[: len(rows)] else 0)
-        self.prompt_of = prompts
+        self.cache.select(rows_N)
         self.text_ids_NT, self.audio_ids_NT = self.text_ids_NT[rows_N], self.audio_ids_NT[rows_N]
         self.history_2NS = self.history_2NS[:, rows_N]
         if self.padding_N is not None:

@@ -126,7 +126,8 @@ class PhonemesRecipe:
     Attributes:
         recordings: manifests with `text`, decoded once into `cache`, where what the encoder hears is kept, too.
         dev: name → manifest for phoneme error rates.
-        hidden, kernel: channels of the head, and frames of 20 ms that each of them sees.
+        hidden, kernel, layers: of the head (`PhonemeConfig`); dropout: in it.
+        augment: noisy variants of the recordings to hear, too.
         mask_features: share of the features that are hidden.
     """
 
@@ -136,23 +137,30 @@ class PhonemesRecipe:
     cache: Path
     train: TrainConfig
     dev: dict[str, Path] = field(default_factory=dict)
-    hidden: int = 256
+    hidden: int = 384
     kernel: int = 5
+    layers: int = 2
+    dropout: float = 0.15
+    augment: AugmentRecipe | None = None
     mask_features: float = 0.1
     batch_seconds: float = 80.0
 
     def build(self) -> PhonemesObjective:
         parts, store = load_parts(self.model), _store(self.recordings, self.cache)
         dev = {name: _store([path], self.cache) for name, path in self.dev.items()}
-        ears = CachedEars(self.model, parts, self.cache, None, Listening.of(self.train))
-        ears.hear([row["audio"] for recordings in (store, *dev.values()) for row in recordings.rows])
+        ears = CachedEars(self.model, parts, self.cache, self.augment, Listening.of(self.train))
+        ears.hear([row["audio"] for row in store.rows], ears.variants)
+        ears.hear([row["audio"] for recordings in dev.values() for row in recordings.rows])
         return PhonemesObjective(
             parts,
             store,
-            heard=ears.heard,
+            heard=ears.cache,
+            variants=ears.variants,
             dev=dev,
             hidden=self.hidden,
             kernel=self.kernel,
+            layers=self.layers,
+            dropout=self.dropout,
             batch_seconds=self.batch_seconds,
             mask_features=self.mask_features,
             seed=self.train.seed,
