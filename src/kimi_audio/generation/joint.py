@@ -46,7 +46,7 @@ class JointSearch:
     Attributes:
         beams: texts that are followed at once.
         language_weight: of the language model's log-probability, where that of the phonemes counts once; in speech that
-            is less clear it is more, as the entropy of the phonemes is.
+            is less clear it is more, as the entropy of the phonemes is, up to twice as much.
         frequency_weight: of the log-probability of the words alone.
         ahead_weight: of the same, of words that are still to come; it stands for the language model there.
         candidates: words tried after each text, the likeliest.
@@ -110,7 +110,7 @@ class _Passage:
 
     def __init__(self, lattice: Lattice, frequency_W: Floats, search: JointSearch):
         self.lattice, self.search = lattice, search
-        self.language_weight = search.language_weight * max(1.0, lattice.doubt / CLEAR)
+        self.language_weight = search.language_weight * min(max(1.0, lattice.doubt / CLEAR), 2.0)
         self.frequency_R = frequency_W[lattice.words_R]
         self.worth_R = lattice.sounds_R + search.ahead_weight * self.frequency_R
         self.ahead_T = lattice.ahead(self.worth_R)
