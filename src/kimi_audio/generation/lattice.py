@@ -5,7 +5,7 @@
     tree.words[lattice.words_R[0]], lattice.starts_R[0], lattice.ends_R[0], lattice.sounds_R[0]
 
 One pass of Viterbi over a tree of all pronunciations, with the frequencies of words for a language model (Ney and
-Ortmanns 1999, the dynamic programming search for large vocabularies). It takes a hundredth of a recording's length, and
+Ortmanns 1999, dynamic programming search for large vocabularies). It takes a fraction of the encoder's time, and
 `generation.joint` chooses among what it leaves. Not part of the report.
 """
 
