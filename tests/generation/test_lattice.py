@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kimi_audio.generation import lattice as lattice_module
 from kimi_audio.generation.lattice import PronunciationTree, word_lattice
 from kimi_audio.pronunciation import Lexicon
 from kimi_audio.tokenizer.phonemes import CLASSES, phoneme_classes
@@ -86,3 +87,12 @@ def test_nothing_is_likelier_than_the_words_ahead_say():
 
 def test_an_empty_lexicon_hears_nothing():
     assert len(word_lattice(frames(4, 0), PronunciationTree(Lexicon({}))).words_R) == 0
+
+
+def test_noise_does_not_leave_more_words_than_can_be_handled(monkeypatch):
+    monkeypatch.setattr(lattice_module, "MOST_WORDS", 5)
+    few = word_lattice(frames(40, 1), TREE, 50)
+    monkeypatch.undo()
+    every = word_lattice(frames(40, 1), TREE, 50)
+    assert len(few.words_R) == 5 < len(every.words_R)
+    assert few.silence_T[-1] == every.silence_T[-1] and list(few.words_R) == sorted(few.words_R)

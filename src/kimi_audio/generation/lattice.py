@@ -23,6 +23,8 @@ Floats = NDArray[np.float64]
 IMPOSSIBLE = -1e30
 PATHS_WITHIN, MOST_PATHS = 14.0, 4000
 """Nats below the best path at which another is given up, and how many are followed at once."""
+MOST_WORDS = 10_000
+"""Of a lattice: in noise anything may have been said."""
 
 
 class PronunciationTree:
@@ -34,7 +36,7 @@ class PronunciationTree:
         class_N: phoneme class of each node. Node 0 is the root.
         parent_N: the node before it.
         ahead_N: log-probability of the most frequent word at or below each node.
-        children, words_at: of a node.
+        children, words_at: of a node; first: the children of the root.
     """
 
     def __init__(self, lexicon: Lexicon):
@@ -62,6 +64,7 @@ class PronunciationTree:
             np.maximum.at(self.ahead_N, self.parent_N[nodes], self.ahead_N[nodes])
         self.children = _Lists(self.parent_N[1:], len(self.class_N), first=1)
         self.words_at = _Lists(last_W, len(self.class_N))
+        self.first, _ = self.children.of(np.zeros(1, np.int64))
 
 
 @dataclass(frozen=True)
@@ -110,8 +113,9 @@ def word_lattice(log_probs_TC: NDArray[np.float32], tree: PronunciationTree, wit
     sounds_R = worth_R - tree.frequency_W[words_R]
     every = Lattice(starts_R, ends_R, words_R, sounds_R, paths.silence_T)
     ahead_T = every.ahead(worth_R)
-    best = (paths.reached_T + ahead_T)[-1]
-    kept = np.nonzero(scores_R + ahead_T[ends_R] >= best - within)[0]
+    through_R = scores_R + ahead_T[ends_R]
+    kept = np.nonzero(through_R >= paths.reached_T[-1] - within)[0]
+    kept = kept[np.argsort(-through_R[kept], kind="stable")[:MOST_WORDS]]
     kept = kept[np.argsort(words_R[kept], kind="stable")]
     return Lattice(
         starts_R[kept], ends_R[kept], words_R[kept], sounds_R[kept], paths.silence_T, _doubt(paths.frames_TC)
@@ -143,38 +147,40 @@ class _Paths:
         self.ended: list[tuple[Ints, Ints, Ints, Floats]] = [(none, none, none, np.zeros(0))]
 
     def advance(self, frame: int) -> None:
-        tree, scores_2N, starts_2N = self.tree, self.scores_2N, self.starts_2N
-        child, of = tree.children.of(self.nodes)
-        parent = self.nodes[of]
-        # From a phoneme to the same one again there is no way but through silence.
-        leaving_2M = scores_2N[:, parent]
-        leaving_2M[0, tree.class_N[child] == tree.class_N[parent]] = IMPOSSIBLE
-        by = leaving_2M.argmax(0)
-        first, _ = tree.children.of(np.zeros(1, np.int64))
-        nodes = np.union1d(self.nodes, np.concatenate([child, first]))
-        entering, begun = np.full(len(nodes), IMPOSSIBLE), np.zeros(len(nodes), np.int64)
-        places = np.searchsorted(nodes, child)
-        entering[places], begun[places] = leaving_2M.max(0), starts_2N[by, parent]
-        places = np.searchsorted(nodes, first)
-        entering[places], begun[places] = self.reached_T[frame], frame
-
-        old_2M, old_starts_2M = scores_2N[:, nodes], starts_2N[:, nodes]
+        tree = self.tree
+        nodes, entering, begun = self._entering(frame)
+        old_2M, old_starts_2M = self.scores_2N[:, nodes], self.starts_2N[:, nodes]
         stays, spoken = old_2M[0] >= entering, old_2M[0] >= old_2M[1]
         new_2M = np.stack([np.where(stays, old_2M[0], entering), old_2M.max(0)])
         new_2M += self.frames_TC[frame][np.stack([tree.class_N[nodes], np.zeros_like(nodes)])]
-        new_starts_2M = np.stack(
-            [np.where(stays, old_starts_2M[0], begun), np.where(spoken, old_starts_2M[0], old_starts_2M[1])]
-        )
+        starts_2M = [np.where(stays, old_starts_2M[0], begun), np.where(spoken, *old_starts_2M)]
 
         hoped = new_2M.max(0) + tree.ahead_N[nodes]
         enough = hoped.max(initial=IMPOSSIBLE) - PATHS_WITHIN
         if len(hoped) > MOST_PATHS:
             enough = max(enough, np.partition(hoped, -MOST_PATHS)[-MOST_PATHS])
         kept = hoped >= enough
-        scores_2N[:, self.nodes] = IMPOSSIBLE
+        self.scores_2N[:, self.nodes] = IMPOSSIBLE
         self.nodes = nodes[kept]
-        scores_2N[:, self.nodes], starts_2N[:, self.nodes] = new_2M[:, kept], new_starts_2M[:, kept]
+        self.scores_2N[:, self.nodes], self.starts_2N[:, self.nodes] = new_2M[:, kept], np.stack(starts_2M)[:, kept]
         self._end_words(frame + 1)
+
+    def _entering(self, frame: int) -> tuple[Ints, Floats, Ints]:
+        """Nodes that paths may be in next; of those that enter each from the one before, scores and starts."""
+        tree = self.tree
+        child, of = tree.children.of(self.nodes)
+        parent = self.nodes[of]
+        # From a phoneme to the same one again there is no way but through silence.
+        leaving_2M = self.scores_2N[:, parent]
+        leaving_2M[0, tree.class_N[child] == tree.class_N[parent]] = IMPOSSIBLE
+        by = leaving_2M.argmax(0)
+        nodes = np.union1d(self.nodes, np.concatenate([child, tree.first]))
+        entering, begun = np.full(len(nodes), IMPOSSIBLE), np.zeros(len(nodes), np.int64)
+        places = np.searchsorted(nodes, child)
+        entering[places], begun[places] = leaving_2M.max(0), self.starts_2N[by, parent]
+        places = np.searchsorted(nodes, tree.first)
+        entering[places], begun[places] = self.reached_T[frame], frame
+        return nodes, entering, begun
 
     def _end_words(self, boundary: int) -> None:
         words, of = self.tree.words_at.of(self.nodes)
