@@ -58,7 +58,7 @@ class PhonemesObjective(Objective):
                  batch_seconds: float = 80.0, mask_features: float = 0.1, seed: int = 0) -> None:
         if parts.acoustic is None or parts.lexicon is None:
             raise DataError("a head for phonemes needs a model with an acoustic encoder and a lexicon.")
-        self.parts, self.store, self.dev, self.heard = parts, store, dev or {}, heard
+        self.parts, self.dev, self.heard = parts, dev or {}, heard
         self.lexicon, self.seed = parts.lexicon, seed
         self.budget, self.mask_features = num_tokens(int(batch_seconds * SAMPLE_RATE)), mask_features
         torch.manual_seed(seed)
@@ -67,8 +67,8 @@ class PhonemesObjective(Objective):
         )
         self.model = self.reader = parts.phonemes
         targets = [phoneme_classes(self.lexicon.pronounce(row.get("text") or "")) for row in store.rows]
-        said = ((key, target) for row, target in zip(store.rows, targets, strict=True) if target
-                for key in [variant_key(row["audio"], n) for n in variants])
+        said = ((variant_key(row["audio"], n), target)
+                for row, target in zip(store.rows, targets, strict=True) if target for n in variants)
         self.usable = [(key, target) for key, target in said
                        if positions_needed(target) <= FRAMES_PER_TOKEN * heard.length(key)]  # fmt: skip
         if not self.usable:
