@@ -27,10 +27,11 @@ from kimi_audio.audio.segments import speech_segments
 from kimi_audio.checkpoint.layout import ModelParts, load_parts, save_parts
 from kimi_audio.detokenizer.streaming import Detokenizer, Noise, StreamConfig
 from kimi_audio.errors import ConfigError
-from kimi_audio.generation import AnswerStream, Reply, SamplingParams, budget, collapse_loops, decode
-from kimi_audio.generation.decode import POSITIONS, Step
+from kimi_audio.generation import AnswerStream, Reply, SamplingParams, budget, decode
+from kimi_audio.generation.aloud import Reader
+from kimi_audio.generation.decode import POSITIONS
 from kimi_audio.generation.joint import JointSearch, PhonemeEars
-from kimi_audio.generation.speech_text import is_pronounceable, spoken_pieces
+from kimi_audio.generation.speech_text import spoken_pieces
 from kimi_audio.generation.transcript import Transcript, TranscriptSegment, join_texts, transcripts
 from kimi_audio.messages import Conversation, Message, messages_from
 from kimi_audio.prompt import Heard, OutputType, Prompt, build_prompt
@@ -39,8 +40,8 @@ from kimi_audio.tokenizer.acoustic import num_tokens
 from kimi_audio.vocab import Vocabulary
 
 SAMPLE_RATE = 16_000
-CODES_PER_TEXT_ID, CODES_PER_PHONEME, SPARE_CODES = 8, 2, 25
-"""Reading aloud stops at 8 codes (0.64 s) per text id, or 2 per phoneme, and 2 s more: nobody speaks slower."""
+CODES_PER_TEXT_ID, CODES_PER_PHONEME = 8, 2
+"""Reading aloud stops at 8 codes (0.64 s) per text id, or 2 per phoneme, and a little more: nobody speaks slower."""
 
 CODES_A_PUSH = 25
 """Codes that are handed to the detokenizer at a time when all of them are there."""
@@ -254,7 +255,7 @@ class KimiAudio:
             DataError: when nothing in the text can be pronounced.
             ConfigError: when the model can't speak.
         """
-        for piece in spoken_pieces(text, self.habits.max_say_characters, self.habits.join_sentences):
+        for piece in self._pieces(text):
             with closing(self._answer(self._reading(piece), "both", seed, speech, options, reads=piece)) as answer:
                 yield from (sound for sound in answer if isinstance(sound, np.ndarray))
 
@@ -358,9 +359,9 @@ class KimiAudio:
             voice = self._mouth().stream(_noise(seed), speech)
         generator = None if seed is None else torch.Generator(self.llm.model.norm.weight.device).manual_seed(seed)
         if reads is not None:
-            steps = self._say_steps(prompt, reads, limit, params, generator)
+            steps = self._reader().say(reads, limit, params, generator)
         elif output_type == "both" and self.parts.lexicon is not None:
-            steps = self._write_then_say(prompt, limit, params, generator, break_loops)
+            steps = self._reader().write_then_say(prompt, limit, params, generator, break_loops)
         else:
             steps = decode(self.llm, self.vocab, [prompt], [limit], params, output_type=output_type,
                            generator=generator, break_loops=break_loops)  # fmt: skip
@@ -372,37 +373,13 @@ class KimiAudio:
             return build_prompt([], self.vocab, self.tokenizer.encode, self.listen)
         return self.prompt([Message("user", "text", f"{self.habits.say_instruction} {text}")], "both")
 
-    def _say_steps(
-        self, prompt: Prompt, text: str, limit: int, params: SamplingParams, generator: torch.Generator | None
-    ) -> Generator[Step, None, None]:
-        """Steps that say a given text; none where nothing in it has a sound."""
-        if ids := self.parts.encode_spoken(text):
-            each = CODES_PER_TEXT_ID if self.parts.lexicon is None else CODES_PER_PHONEME
-            limit = min(limit, each * len(ids) + SPARE_CODES)
-            yield from decode(self.llm, self.vocab, [prompt], [limit], params, output_type="both", generator=generator,
-                              texts=[ids])  # fmt: skip
+    def _pieces(self, text: str) -> Iterator[str]:
+        return spoken_pieces(text, self.habits.max_say_characters, self.habits.join_sentences)
 
-    def _write_then_say(
-        self, prompt: Prompt, limit: int, params: SamplingParams, generator: torch.Generator | None, break_loops: bool
-    ) -> Generator[Step, None, None]:
-        """Steps that write an answer, as if only that were wanted, and then steps that say it, sentence by sentence.
-
-        For models with a lexicon: phonemes can't be told of words that are still being written.
-        """
-        vocab = self.vocab
-        asked = replace(prompt, audio_ids=[vocab.speech_ct if i == vocab.speech_ctd else i for i in prompt.audio_ids])
-        written: list[int] = []
-        for step in decode(self.llm, vocab, [asked], [limit], params, generator=generator, break_loops=break_loops):
-            written += step.text_ids
-            yield step
-        if vocab.text_eos not in written:  # the limit cut it short; what follows is not written
-            yield Step([0], [vocab.text_eos], [vocab.text_blank], [])
-        text = self.tokenizer.decode(collapse_loops(written) if break_loops else written)
-        if not is_pronounceable(text):
-            return
-        for piece in spoken_pieces(text, self.habits.max_say_characters, self.habits.join_sentences):
-            for step in self._say_steps(self._reading(piece), piece, limit, params, generator):
-                yield step._replace(text_ids=[vocab.text_blank])
+    def _reader(self) -> Reader:
+        each = CODES_PER_TEXT_ID if self.parts.lexicon is None else CODES_PER_PHONEME
+        decode_text, encode = self.tokenizer.decode, self.parts.encode_spoken
+        return Reader(self.llm, self.vocab, encode, decode_text, self._reading, self._pieces, each)
 
     def _mouth(self) -> Detokenizer:
         if self.detokenizer is None:
