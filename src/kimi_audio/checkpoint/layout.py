@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from kimi_audio.checkpoint.files import TensorFiles, read_json, write_json, write_tensors
 from kimi_audio.checkpoint.hub import SEMANTIC_ID, fetch, resolve
 from kimi_audio.checkpoint.kernels import quantisable
+from kimi_audio.checkpoint.layers import compile_layers
 from kimi_audio.checkpoint.loading import Precision, load_module, precision, tensors_of
 from kimi_audio.checkpoint.quantise import GROUP, SCALE_SUFFIX, Bits, quantise_tensors
 from kimi_audio.checkpoint.speaking import load_detokenizer, write_detokenizer
@@ -161,7 +162,9 @@ def load_llm(
     if dtype == "auto":
         is_quantised = any(name.endswith(SCALE_SUFFIX) for name in files)
         dtype = "int8" if is_quantised and torch.device(device).type == "cpu" else "float32"
-    return load_module(lambda: AudioLLM(config), files, _llm_name, precision(dtype), device)
+    llm = load_module(lambda: AudioLLM(config), files, _llm_name, precision(dtype), device)
+    compile_layers(llm)
+    return llm
 
 
 def load_whisper(

@@ -172,6 +172,11 @@ class AudioLLM(nn.Module):
             ids = config.vocab_size - config.kimia_mimo_output_first
             self.mimo_output = nn.Linear(config.hidden_size, ids, bias=False)
 
+    @property
+    def stacks(self) -> list[nn.ModuleList]:
+        """The layers of the trunk with the text branch, and those of the audio branch if there is one."""
+        return [self.model.layers, *([self.model.mimo_layers] if self.config.kimia_mimo_layers else [])]
+
     def new_cache(self, batch: int = 1, capacity: int = 256) -> KVCache:
         """An empty cache for `batch` rows, in the model's activation dtype and device."""
         config, norm = self.config, self.model.norm.weight

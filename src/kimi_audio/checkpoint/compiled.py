@@ -1,0 +1,226 @@
+"""Loops over int8 weights that numba compiles for the processor at hand: matrix products, and a decoder layer.
+
+    multiply(values_NK, scale_N, x_MK, y_MN, 0, N)         # y = x · (values · scale)ᵀ, in float32
+    layer(x_MD, weights, tables, memory, seen_BTS)         # a whole decoder layer, in place
+
+A decoding step reads all weights for a row or a few, so it is as fast as they come out of memory, if nothing else takes
+time; PyTorch's forty operations a layer take more than that between them. Compiled code is kept on disk: only the
+first use after an installation compiles, some seconds.
+"""
+
+from collections.abc import Callable
+
+import numba
+import numpy as np
+
+# Sums may be reordered, which lets them be vectorised; infinities and NaN stay what they are.
+_OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz", "arcp"}}
+ZERO = np.float32(0)
+
+
+def _compiled(function: Callable) -> Callable:
+    try:
+        return numba.njit(cache=True, **_OPTIONS)(function)
+    except RuntimeError:  # there is no folder to keep it in
+        return numba.njit(**_OPTIONS)(function)
+
+
+@_compiled
+def _few(values_NK, scale_N, x_MK, y_MN, first, last):
+    """Up to four rows by one column at a time: weights are read in the order in which they lie in memory."""
+    rows, size = x_MK.shape
+    for n in range(first, last):
+        m = 0
+        while m + 4 <= rows:
+            n0 = n1 = n2 = n3 = ZERO
+            for k in range(size):
+                v = np.float32(values_NK[n, k])
+                n0 += v * x_MK[m, k]
+                n1 += v * x_MK[m + 1, k]
+                n2 += v * x_MK[m + 2, k]
+                n3 += v * x_MK[m + 3, k]
+            y_MN[m, n], y_MN[m + 1, n], y_MN[m + 2, n], y_MN[m + 3, n] = n0, n1, n2, n3
+            m += 4
+        if m + 2 <= rows:
+            n0 = n1 = ZERO
+            for k in range(size):
+                v = np.float32(values_NK[n, k])
+                n0 += v * x_MK[m, k]
+                n1 += v * x_MK[m + 1, k]
+            y_MN[m, n], y_MN[m + 1, n] = n0, n1
+            m += 2
+        if m < rows:
+            n0 = ZERO
+            for k in range(size):
+                n0 += np.float32(values_NK[n, k]) * x_MK[m, k]
+            y_MN[m, n] = n0
+        for row in range(rows):
+            y_MN[row, n] *= scale_N[n]
+
+
+@_compiled
+def _many(values_NK, scale_N, x_MK, y_MN, first, last):
+    """Four rows by two columns at a time: eight sums that stay in registers."""
+    rows, size = x_MK.shape
+    whole = first + (last - first) // 2 * 2
+    for n in range(first, whole, 2):
+        p = n + 1
+        for m in range(0, rows - 3, 4):
+            n0 = n1 = n2 = n3 = p0 = p1 = p2 = p3 = ZERO
+            for k in range(size):
+                v, w = np.float32(values_NK[n, k]), np.float32(values_NK[p, k])
+                x0, x1, x2, x3 = x_MK[m, k], x_MK[m + 1, k], x_MK[m + 2, k], x_MK[m + 3, k]
+                n0 += v * x0
+                n1 += v * x1
+                n2 += v * x2
+                n3 += v * x3
+                p0 += w * x0
+                p1 += w * x1
+                p2 += w * x2
+                p3 += w * x3
+            a, b = scale_N[n], scale_N[p]
+            y_MN[m, n], y_MN[m + 1, n], y_MN[m + 2, n], y_MN[m + 3, n] = a * n0, a * n1, a * n2, a * n3
+            y_MN[m, p], y_MN[m + 1, p], y_MN[m + 2, p], y_MN[m + 3, p] = b * p0, b * p1, b * p2, b * p3
+    rest = rows // 4 * 4
+    _few(values_NK, scale_N, x_MK[rest:], y_MN[rest:], first, whole)
+    _few(values_NK, scale_N, x_MK, y_MN, whole, last)
+
+
+@_compiled
+def multiply(values_NK, scale_N, x_MK, y_MN, first, last):
+    """Columns `first` to `last` of y = x · (values · scale)ᵀ."""
+    if x_MK.shape[0] < 16:
+        _few(values_NK, scale_N, x_MK, y_MN, first, last)
+    else:
+        _many(values_NK, scale_N, x_MK, y_MN, first, last)
+
+
+@_compiled
+def _normed(x_MD, weight_D, eps):
+    y_MD = np.empty_like(x_MD)
+    for m in range(x_MD.shape[0]):
+        squares = ZERO
+        for d in range(x_MD.shape[1]):
+            squares += x_MD[m, d] * x_MD[m, d]
+        scale = np.float32(1) / np.sqrt(squares / np.float32(x_MD.shape[1]) + eps)
+        for d in range(x_MD.shape[1]):
+            y_MD[m, d] = x_MD[m, d] * scale * weight_D[d]
+    return y_MD
+
+
+@_compiled
+def _product(x_MK, weight):
+    values_NK, scale_N = weight
+    y_MN = np.empty((x_MK.shape[0], values_NK.shape[0]), dtype=np.float32)
+    multiply(values_NK, scale_N, x_MK, y_MN, 0, values_NK.shape[0])
+    return y_MN
+
+
+@_compiled
+def _rotated(x_d, cos_d, sin_d, y_d):
+    half = x_d.shape[0] // 2
+    for d in range(half):
+        y_d[d] = x_d[d] * cos_d[d] - x_d[d + half] * sin_d[d]
+        y_d[d + half] = x_d[d + half] * cos_d[d + half] + x_d[d] * sin_d[d + half]
+
+
+@_compiled
+def _attended(q_d, k_Sd, v_Sd, seen_S, y_d):
+    """Attention of one query over the keys that `seen_S` has, or over all where it is empty."""
+    positions, size = k_Sd.shape
+    scores_S = np.empty(positions, dtype=np.float32)
+    root = np.float32(1) / np.sqrt(np.float32(size))
+    highest = np.float32(-np.inf)
+    for s in range(positions):
+        if seen_S.shape[0] and not seen_S[s]:
+            continue
+        score = ZERO
+        for d in range(size):
+            score += q_d[d] * k_Sd[s, d]
+        scores_S[s] = score * root
+        highest = max(highest, scores_S[s])
+    total = ZERO
+    y_d[:] = ZERO
+    for s in range(positions):
+        if seen_S.shape[0] and not seen_S[s]:
+            continue
+        share = np.exp(scores_S[s] - highest)
+        total += share
+        for d in range(size):
+            y_d[d] += share * v_Sd[s, d]
+    for d in range(size):
+        y_d[d] /= total
+
+
+@_compiled
+def remember(x_MD, weights, tables, memory, q_MN, first, last):
+    """The first half of a layer, of rows `first` to `last`: keys and values to the cache, queries to `q_MN`.
+
+    Args:
+        x_MD: what comes into the layer, float32; row m is position m % T of sequence m // T.
+        weights: of the norms before attention and before the feed-forward layers, (D,) each; their epsilon; int8 values
+            (N, K) and float32 scales (N,) of the projections to q, k and v together; its bias (N,); values and scales
+            of the projection out of attention, of gate and up together, and down.
+        tables: cosines and sines (B or 1, T, head_dim) of rotary embedding.
+        memory: keys and values (B, kv_heads, capacity, head_dim) of the layer, and the position to write first.
+    """
+    norm_D, _, eps, qkv, bias_N, _, _, _ = weights
+    cosines, sines = tables
+    k_BHSd, v_BHSd, start = memory
+    kv_heads, size = k_BHSd.shape[1], k_BHSd.shape[3]
+    width = bias_N.shape[0] - 2 * kv_heads * size
+    steps = x_MD.shape[0] // k_BHSd.shape[0]
+    qkv_MN = _product(_normed(x_MD[first:last], norm_D, eps), qkv)
+    for m in range(first, last):
+        b, step = m // steps, m % steps
+        cos_d, sin_d = cosines[b % len(cosines), step], sines[b % len(sines), step]
+        row_N = qkv_MN[m - first]
+        for n in range(bias_N.shape[0]):
+            row_N[n] += bias_N[n]
+        for n in range(0, width, size):
+            _rotated(row_N[n : n + size], cos_d, sin_d, q_MN[m, n : n + size])
+        for head in range(kv_heads):
+            key, value = width + head * size, width + (kv_heads + head) * size
+            _rotated(row_N[key : key + size], cos_d, sin_d, k_BHSd[b, head, start + step])
+            v_BHSd[b, head, start + step] = row_N[value : value + size]
+
+
+@_compiled
+def respond(x_MD, weights, memory, seen_BTS, q_MN, first, last):
+    """The second half, when all keys are there: attention and feed-forward layers, added to `x_MD`.
+
+    `seen_BTS` says to which positions each one attends; where it is empty, to all up to itself.
+    """
+    _, norm_D, eps, _, _, out, gate_up, down = weights
+    k_BHSd, v_BHSd, start = memory
+    size, group = k_BHSd.shape[3], q_MN.shape[1] // (k_BHSd.shape[1] * k_BHSd.shape[3])
+    steps = x_MD.shape[0] // k_BHSd.shape[0]
+    attended_MN = np.empty((last - first, q_MN.shape[1]), dtype=np.float32)
+    for m in range(first, last):
+        b, step = m // steps, m % steps
+        if seen_BTS.shape[0]:
+            seen_S = seen_BTS[b % seen_BTS.shape[0], step]
+            end = seen_S.shape[0]
+        else:
+            seen_S, end = np.empty(0, dtype=np.bool_), start + step + 1
+        for head in range(q_MN.shape[1] // size):
+            here = slice(head * size, (head + 1) * size)
+            k_Sd, v_Sd = k_BHSd[b, head // group, :end], v_BHSd[b, head // group, :end]
+            _attended(q_MN[m, here], k_Sd, v_Sd, seen_S, attended_MN[m - first, here])
+    x_MD[first:last] += _product(attended_MN, out)
+    gate_up_MN = _product(_normed(x_MD[first:last], norm_D, eps), gate_up)
+    inner = gate_up_MN.shape[1] // 2
+    inner_MN = np.empty((last - first, inner), dtype=np.float32)
+    for m in range(last - first):
+        for n in range(inner):
+            gate = gate_up_MN[m, n]
+            inner_MN[m, n] = gate / (np.float32(1) + np.exp(-gate)) * gate_up_MN[m, inner + n]
+    x_MD[first:last] += _product(inner_MN, down)
+
+
+@_compiled
+def layer(x_MD, weights, tables, memory, seen_BTS):
+    """A decoder layer (`llm.model.DecoderLayer`); what comes out replaces `x_MD`. Arguments as of its halves."""
+    q_MN = np.empty((x_MD.shape[0], weights[5][0].shape[1]), dtype=np.float32)
+    remember(x_MD, weights, tables, memory, q_MN, 0, x_MD.shape[0])
+    respond(x_MD, weights, memory, seen_BTS, q_MN, 0, x_MD.shape[0])
