@@ -244,6 +244,10 @@ def test_given_words_are_what_is_said(model: KimiAudio) -> None:
 def test_a_text_is_said_in_pieces(model: KimiAudio) -> None:
     text = "One sentence of some length stands here, and it goes on. " * 12
     assert [piece.count(".") for piece in spoken_pieces("One. Two. And three.", 200, join_sentences=False)] == [1, 1, 1]
+    spelled = "Cat is spelled: C, A, T. Plan A, B and all."
+    apart = ["Cat is spelled.", "C.", "A.", "T.", "Plan A, B and all."]
+    assert [*spoken_pieces(spelled, 200, join_sentences=False)] == apart
+    assert [*spoken_pieces(spelled, 200)] == [spelled]
     pieces = list(spoken_pieces(text, 200))
     assert len(pieces) > 1
     sounds = list(model.say(text, seed=1, max_new_tokens=60, **DRAWN))

@@ -2,8 +2,8 @@
 
     compile_layers(llm)
 
-A decoding step is some forty operations a layer, and PyTorch takes more time between them than in them: one row through the
-bundled model took 44 ms so, and takes 14 ms as thirty calls of `compiled.layer` (one core, AVX2).
+A decoding step is some forty operations a layer, and PyTorch takes more time between them than in them: one row through
+the bundled model took 44 ms so, and takes 14 ms as thirty calls of `compiled.layer` (one core, AVX2).
 """
 
 import numpy as np

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from kimi_audio.errors import DataError
 
 SENTENCE = re.compile(r"(?<=[.!?…。！？])[\"'”’)\]]*\s+|\n\s*\n|(?<=[。！？])")
+SPELLED = re.compile(r"[\s:]*\b([A-Z](?:,\s+[A-Z]\b){2,})")
 CLAUSE = re.compile(r"(?<=[,;:，、；：])\s*|\s+[–—-]\s+")
 
 
@@ -22,7 +23,7 @@ def spoken_pieces(text: str, longest: int, join_sentences: bool = True) -> Itera
     """Cut at the ends of sentences, else of clauses, else between words; short neighbours stay together.
 
     Pieces have at most `longest` characters: 200 are about 15 s of speech. Without `join_sentences` none holds more
-    than one sentence.
+    than one sentence, nor more than one of the letters of a word that is spelled.
 
     Raises:
         DataError: when nothing in the text can be pronounced.
@@ -30,6 +31,8 @@ def spoken_pieces(text: str, longest: int, join_sentences: bool = True) -> Itera
     if not is_pronounceable(text):
         raise DataError("the text holds nothing to say: no letter and no digit.")
     waiting, shortest = "", longest // 3 if join_sentences else 0
+    if not join_sentences:
+        text = SPELLED.sub(lambda letters: f". {letters[1].replace(',', '.')}", text)
     for sentence in SENTENCE.split(text):
         for part in _fitting(" ".join(sentence.split()), longest):
             if waiting and len(waiting) + 1 + len(part) > longest:
