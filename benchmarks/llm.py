@@ -21,6 +21,7 @@ from machine import report
 from official_llm import load_official
 
 from kimi_audio.checkpoint.kernels import quantise_module
+from kimi_audio.checkpoint.layers import compile_layers
 from kimi_audio.checkpoint.quantise import Bits
 from kimi_audio.generation import SamplingParams, collect, decode
 from kimi_audio.llm.config import KimiAudioConfig
@@ -82,6 +83,7 @@ def ours(state: dict[str, torch.Tensor], dtype: str) -> Generate:
         llm.to(DTYPES[dtype])
     else:
         quantise_module(llm, BITS[dtype])
+        compile_layers(llm)
 
     def generate(prompt: Prompt, steps: int, output_type: OutputType) -> list[int]:
         params = SamplingParams()

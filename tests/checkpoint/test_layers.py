@@ -28,8 +28,12 @@ def models():
     return llm, compiled
 
 
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(("rows", "padded"), [(1, False), (3, False), (2, True), (17, True)])
-def test_steps_equal_the_layers(models, rows, padded):
+def test_compiled_layers_equal_the_others(models, rows, padded, threads, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr("kimi_audio.checkpoint.layers.SMALL", 0)
+    monkeypatch.setattr("kimi_audio.checkpoint.kernels.WORTH_A_THREAD", 1)
     llm, _ = models
     generator = torch.Generator().manual_seed(rows)
     ids = torch.randint(1, 200, (2, rows, 9), generator=generator)

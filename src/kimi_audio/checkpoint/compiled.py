@@ -96,7 +96,17 @@ def multiply(values_NK, scale_N, x_MK, y_MN, first, last):
 
 
 @_compiled
-def _normed(x_MD, weight_D, eps):
+def product(x_MK, weight):
+    """x · (values · scale)ᵀ, (M, N)."""
+    values_NK, scale_N = weight
+    y_MN = np.empty((x_MK.shape[0], values_NK.shape[0]), dtype=np.float32)
+    multiply(values_NK, scale_N, x_MK, y_MN, 0, values_NK.shape[0])
+    return y_MN
+
+
+@_compiled
+def normed(x_MD, weight_D, eps):
+    """RMSNorm."""
     y_MD = np.empty_like(x_MD)
     for m in range(x_MD.shape[0]):
         squares = ZERO
@@ -109,10 +119,14 @@ def _normed(x_MD, weight_D, eps):
 
 
 @_compiled
-def _product(x_MK, weight):
-    values_NK, scale_N = weight
-    y_MN = np.empty((x_MK.shape[0], values_NK.shape[0]), dtype=np.float32)
-    multiply(values_NK, scale_N, x_MK, y_MN, 0, values_NK.shape[0])
+def gated(gate_up_MN):
+    """SiLU of the first half, times the second."""
+    inner = gate_up_MN.shape[1] // 2
+    y_MN = np.empty((gate_up_MN.shape[0], inner), dtype=np.float32)
+    for m in range(y_MN.shape[0]):
+        for n in range(inner):
+            gate = gate_up_MN[m, n]
+            y_MN[m, n] = gate / (np.float32(1) + np.exp(-gate)) * gate_up_MN[m, inner + n]
     return y_MN
 
 
@@ -125,8 +139,35 @@ def _rotated(x_d, cos_d, sin_d, y_d):
 
 
 @_compiled
-def _attended(q_d, k_Sd, v_Sd, seen_S, y_d):
-    """Attention of one query over the keys that `seen_S` has, or over all where it is empty."""
+def into_cache(qkv_MN, bias_N, tables, memory, q_MN, first, last):
+    """Rows `first` to `last` of q, k and v: biases added, q and k rotated; k and v to the cache, q to `q_MN`.
+
+    Args:
+        qkv_MN: of these rows only. Row m is position m % T of sequence m // T.
+        tables: cosines and sines (B or 1, T, head_dim) of rotary embedding.
+        memory: keys and values (B, kv_heads, capacity, head_dim) of the layer, and the position to write first.
+    """
+    cosines, sines = tables
+    k_BHSd, v_BHSd, start = memory
+    kv_heads, size = k_BHSd.shape[1], k_BHSd.shape[3]
+    width = bias_N.shape[0] - 2 * kv_heads * size
+    steps = q_MN.shape[0] // k_BHSd.shape[0]
+    for m in range(first, last):
+        b, step = m // steps, m % steps
+        cos_d, sin_d = cosines[b % len(cosines), step], sines[b % len(sines), step]
+        row_N = qkv_MN[m - first]
+        for n in range(bias_N.shape[0]):
+            row_N[n] += bias_N[n]
+        for n in range(0, width, size):
+            _rotated(row_N[n : n + size], cos_d, sin_d, q_MN[m, n : n + size])
+        for head in range(kv_heads):
+            key, value = width + head * size, width + (kv_heads + head) * size
+            _rotated(row_N[key : key + size], cos_d, sin_d, k_BHSd[b, head, start + step])
+            v_BHSd[b, head, start + step] = row_N[value : value + size]
+
+
+@_compiled
+def _attend(q_d, k_Sd, v_Sd, seen_S, y_d):
     positions, size = k_Sd.shape
     scores_S = np.empty(positions, dtype=np.float32)
     root = np.float32(1) / np.sqrt(np.float32(size))
@@ -153,49 +194,15 @@ def _attended(q_d, k_Sd, v_Sd, seen_S, y_d):
 
 
 @_compiled
-def remember(x_MD, weights, tables, memory, q_MN, first, last):
-    """The first half of a layer, of rows `first` to `last`: keys and values to the cache, queries to `q_MN`.
-
-    Args:
-        x_MD: what comes into the layer, float32; row m is position m % T of sequence m // T.
-        weights: of the norms before attention and before the feed-forward layers, (D,) each; their epsilon; int8 values
-            (N, K) and float32 scales (N,) of the projections to q, k and v together; its bias (N,); values and scales
-            of the projection out of attention, of gate and up together, and down.
-        tables: cosines and sines (B or 1, T, head_dim) of rotary embedding.
-        memory: keys and values (B, kv_heads, capacity, head_dim) of the layer, and the position to write first.
-    """
-    norm_D, _, eps, qkv, bias_N, _, _, _ = weights
-    cosines, sines = tables
-    k_BHSd, v_BHSd, start = memory
-    kv_heads, size = k_BHSd.shape[1], k_BHSd.shape[3]
-    width = bias_N.shape[0] - 2 * kv_heads * size
-    steps = x_MD.shape[0] // k_BHSd.shape[0]
-    qkv_MN = _product(_normed(x_MD[first:last], norm_D, eps), qkv)
-    for m in range(first, last):
-        b, step = m // steps, m % steps
-        cos_d, sin_d = cosines[b % len(cosines), step], sines[b % len(sines), step]
-        row_N = qkv_MN[m - first]
-        for n in range(bias_N.shape[0]):
-            row_N[n] += bias_N[n]
-        for n in range(0, width, size):
-            _rotated(row_N[n : n + size], cos_d, sin_d, q_MN[m, n : n + size])
-        for head in range(kv_heads):
-            key, value = width + head * size, width + (kv_heads + head) * size
-            _rotated(row_N[key : key + size], cos_d, sin_d, k_BHSd[b, head, start + step])
-            v_BHSd[b, head, start + step] = row_N[value : value + size]
-
-
-@_compiled
-def respond(x_MD, weights, memory, seen_BTS, q_MN, first, last):
-    """The second half, when all keys are there: attention and feed-forward layers, added to `x_MD`.
+def attended(q_MN, memory, seen_BTS, first, last):
+    """What queries `first` to `last` get from the values, by position: (last - first, N).
 
     `seen_BTS` says to which positions each one attends; where it is empty, to all up to itself.
     """
-    _, norm_D, eps, _, _, out, gate_up, down = weights
     k_BHSd, v_BHSd, start = memory
     size, group = k_BHSd.shape[3], q_MN.shape[1] // (k_BHSd.shape[1] * k_BHSd.shape[3])
-    steps = x_MD.shape[0] // k_BHSd.shape[0]
-    attended_MN = np.empty((last - first, q_MN.shape[1]), dtype=np.float32)
+    steps = q_MN.shape[0] // k_BHSd.shape[0]
+    y_MN = np.empty((last - first, q_MN.shape[1]), dtype=np.float32)
     for m in range(first, last):
         b, step = m // steps, m % steps
         if seen_BTS.shape[0]:
@@ -206,21 +213,33 @@ def respond(x_MD, weights, memory, seen_BTS, q_MN, first, last):
         for head in range(q_MN.shape[1] // size):
             here = slice(head * size, (head + 1) * size)
             k_Sd, v_Sd = k_BHSd[b, head // group, :end], v_BHSd[b, head // group, :end]
-            _attended(q_MN[m, here], k_Sd, v_Sd, seen_S, attended_MN[m - first, here])
-    x_MD[first:last] += _product(attended_MN, out)
-    gate_up_MN = _product(_normed(x_MD[first:last], norm_D, eps), gate_up)
-    inner = gate_up_MN.shape[1] // 2
-    inner_MN = np.empty((last - first, inner), dtype=np.float32)
-    for m in range(last - first):
-        for n in range(inner):
-            gate = gate_up_MN[m, n]
-            inner_MN[m, n] = gate / (np.float32(1) + np.exp(-gate)) * gate_up_MN[m, inner + n]
-    x_MD[first:last] += _product(inner_MN, down)
+            _attend(q_MN[m, here], k_Sd, v_Sd, seen_S, y_MN[m - first, here])
+    return y_MN
+
+
+@_compiled
+def remember(x_MD, weights, tables, memory, q_MN, first, last):
+    """The first half of a layer (`llm.model.DecoderLayer`), of rows `first` to `last`; `q_MN` keeps their queries.
+
+    `weights`: of the norms before attention and before the feed-forward layers, (D,) each; their epsilon; int8 values
+    (N, K) and float32 scales (N,) of the projections to q, k and v together; its bias (N,); values and scales of the
+    projection out of attention, of gate and up together, and down.
+    """
+    norm_D, _, eps, qkv, bias_N, _, _, _ = weights
+    into_cache(product(normed(x_MD[first:last], norm_D, eps), qkv), bias_N, tables, memory, q_MN, first, last)
+
+
+@_compiled
+def respond(x_MD, weights, memory, seen_BTS, q_MN, first, last):
+    """The second half, for when all keys are there. What comes out replaces `x_MD`."""
+    _, norm_D, eps, _, _, out, gate_up, down = weights
+    x_MD[first:last] += product(attended(q_MN, memory, seen_BTS, first, last), out)
+    x_MD[first:last] += product(gated(product(normed(x_MD[first:last], norm_D, eps), gate_up)), down)
 
 
 @_compiled
 def layer(x_MD, weights, tables, memory, seen_BTS):
-    """A decoder layer (`llm.model.DecoderLayer`); what comes out replaces `x_MD`. Arguments as of its halves."""
+    """Both halves for all rows."""
     q_MN = np.empty((x_MD.shape[0], weights[5][0].shape[1]), dtype=np.float32)
     remember(x_MD, weights, tables, memory, q_MN, 0, x_MD.shape[0])
     respond(x_MD, weights, memory, seen_BTS, q_MN, 0, x_MD.shape[0])

@@ -17,6 +17,7 @@ from functools import cache
 from itertools import pairwise
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 from kimi_audio.checkpoint.compiled import multiply
 from kimi_audio.checkpoint.quantise import GROUP, Bits, Quantised, quantise
 
-WORTH_A_THREAD = 2**22
+WORTH_A_THREAD = 2**20
 """Products of numbers for which another thread is woken."""
 
 FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
@@ -45,16 +46,16 @@ class Int8Weight:
         self.scale_N = quantised.scale.float().numpy()
 
     def __call__(self, x_MK: Tensor) -> Tensor:
-        y_MN = x_MK.new_empty(len(x_MK), len(self.scale_N))
-        threads = threads_for(len(x_MK) * self.values_NK.size)
-        x, y = x_MK.contiguous().numpy(), y_MN.numpy()
-        in_threads(threads, len(self.scale_N), multiply, self.values_NK, self.scale_N, x, y)
-        return y_MN
+        return torch.from_numpy(product(x_MK.contiguous().numpy(), (self.values_NK, self.scale_N)))
 
 
-def threads_for(products: int) -> int:
-    """How many threads so many products of numbers are worth; as many as PyTorch has at most."""
-    return max(1, min(torch.get_num_threads(), products // WORTH_A_THREAD))
+def product(x_MK: np.ndarray, weight: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    """x · (values · scale)ᵀ, in as many threads as it is worth."""
+    values_NK, scale_N = weight
+    y_MN = np.empty((len(x_MK), len(scale_N)), dtype=np.float32)
+    threads = max(1, min(torch.get_num_threads(), len(x_MK) * values_NK.size // WORTH_A_THREAD))
+    in_threads(threads, len(scale_N), multiply, values_NK, scale_N, x_MK, y_MN)
+    return y_MN
 
 
 def in_threads(threads: int, size: int, function: Callable[..., None], *arguments: Any) -> None:

@@ -11,13 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from kimi_audio.checkpoint import compiled
-from kimi_audio.checkpoint.kernels import FusedPart, Int8Weight, QuantLinear, in_threads, threads_for
+from kimi_audio.checkpoint.kernels import FusedPart, Int8Weight, QuantLinear, in_threads, product
 from kimi_audio.kv_cache import KVCache
 from kimi_audio.llm.model import AudioLLM, DecoderLayer
 
 NO_MASK = np.empty((0, 0, 0), dtype=bool)
-ROWS_OF_A_THREAD = 4
-"""So few rows are multiplied hardly slower than one, so they are not divided."""
+MANY_ROWS = 16
+"""From so many rows on they are divided among threads, below it the columns of the weights are."""
+SMALL = 2**23
+"""Products of numbers in a layer up to which a second thread is not worth waking four times."""
+
+Arrays = tuple[np.ndarray, np.ndarray]
 
 
 class CompiledLayer(nn.Module):
@@ -26,14 +30,16 @@ class CompiledLayer(nn.Module):
     def __init__(self, layer: DecoderLayer) -> None:
         super().__init__()
         self.layer = layer
-        qkv, out, gate_up, down = _projections(layer)
-        assert qkv is not None and qkv.bias_N is not None
+        projections = _projections(layer)
+        qkv, out, gate_up, down = map(_arrays, projections)
+        assert projections[0] is not None and projections[0].bias_N is not None
         self.weights = (
             layer.input_layernorm.weight.detach().float().numpy(),
             layer.post_attention_layernorm.weight.detach().float().numpy(),
             np.float32(layer.input_layernorm.eps),
-            *(_arrays(qkv), qkv.bias_N.float().numpy(), _arrays(out), _arrays(gate_up), _arrays(down)),
+            *(qkv, projections[0].bias_N.float().numpy(), out, gate_up, down),
         )
+        self.size = sum(values_NK.size for values_NK, _ in (qkv, out, gate_up, down))
 
     def forward(
         self, x_BTD: Tensor, tables: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None, index: int
@@ -44,18 +50,29 @@ class CompiledLayer(nn.Module):
         rows, steps = x_BTD.shape[0] * x_BTD.shape[1], x_BTD.shape[1]
         # Not by PyTorch: its threads would keep the processor for a while after a copy, waiting for more.
         x_MD = x_BTD.numpy().reshape(rows, -1).copy()
-        angles = tuple(table[:, 0].numpy() for table in tables)
+        angles = tables[0][:, 0].numpy(), tables[1][:, 0].numpy()
         seen_BTS = NO_MASK if mask is None else np.ascontiguousarray(mask[:, 0].numpy())
         keys, values = (memory.numpy() for memory in cache.room(index, steps))
         memory = (keys, values, cache.length)
-        threads = min(threads_for(rows * self.weights[6][0].size), rows // ROWS_OF_A_THREAD)
-        if threads < 2:
+        if rows * self.size < SMALL or torch.get_num_threads() == 1:
             compiled.layer(x_MD, self.weights, angles, memory, seen_BTS)
-            return torch.from_numpy(x_MD).view_as(x_BTD)
+        else:
+            (self._by_rows if rows >= MANY_ROWS else self._by_columns)(x_MD, angles, memory, seen_BTS)
+        return torch.from_numpy(x_MD).view_as(x_BTD)
+
+    def _by_rows(self, x_MD: np.ndarray, angles: Arrays, memory: tuple, seen_BTS: np.ndarray) -> None:
+        rows, threads = len(x_MD), torch.get_num_threads()
         q_MN = np.empty((rows, self.weights[5][0].shape[1]), dtype=np.float32)
         in_threads(threads, rows, compiled.remember, x_MD, self.weights, angles, memory, q_MN)
         in_threads(threads, rows, compiled.respond, x_MD, self.weights, memory, seen_BTS, q_MN)
-        return torch.from_numpy(x_MD).view_as(x_BTD)
+
+    def _by_columns(self, x_MD: np.ndarray, angles: Arrays, memory: tuple, seen_BTS: np.ndarray) -> None:
+        norm_D, second_norm_D, eps, qkv, bias_N, out, gate_up, down = self.weights
+        q_MN = np.empty((len(x_MD), out[0].shape[1]), dtype=np.float32)
+        qkv_MN = product(compiled.normed(x_MD, norm_D, eps), qkv)
+        compiled.into_cache(qkv_MN, bias_N, angles, memory, q_MN, 0, len(x_MD))
+        x_MD += product(compiled.attended(q_MN, memory, seen_BTS, 0, len(x_MD)), out)
+        x_MD += product(compiled.gated(product(compiled.normed(x_MD, second_norm_D, eps), gate_up)), down)
 
 
 def compile_layers(llm: AudioLLM) -> None:
@@ -79,6 +96,6 @@ def _quantised(part: nn.Module) -> QuantLinear | None:
     return part if isinstance(part, QuantLinear) else None
 
 
-def _arrays(linear: QuantLinear | None) -> tuple[np.ndarray, np.ndarray]:
+def _arrays(linear: QuantLinear | None) -> Arrays:
     assert linear is not None and isinstance(linear.weight_NK, Int8Weight)
     return linear.weight_NK.values_NK, linear.weight_NK.scale_N
