@@ -11,6 +11,7 @@ rows 0.9 ×. An LLM's decoding steps go further (`layers`).
 Other devices multiply by the weights converted on the fly.
 """
 
+import os
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -71,6 +72,9 @@ def in_threads(threads: int, size: int, function: Callable[..., None], *argument
 @cache
 def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(thread_name_prefix="int8")
+
+
+os.register_at_fork(after_in_child=_threads.cache_clear)  # threads stay behind
 
 
 class Int4Weight:
