@@ -1,11 +1,12 @@
 """Loops over int8 weights that numba compiles for the processor at hand: matrix products, and a decoder layer.
 
     multiply(values_NK, scale_N, x_MK, y_MN, 0, N)         # y = x · (values · scale)ᵀ, in float32
-    layer(x_MD, weights, tables, memory, seen_BTS)         # a whole decoder layer, in place
+    layer(x_MD, weights, tables, memory, seen_BTS)         # a whole decoder layer for a few rows, in place
+    compile_all()                                          # now, and not at the first use
 
 A decoding step reads all weights for a row or a few, so it is as fast as they come out of memory, if nothing else takes
-time; PyTorch's forty operations a layer take more than that between them. Compiled code is kept on disk: only the
-first use after an installation compiles, some seconds.
+time; PyTorch's forty operations a layer take more than that between them. Compiling takes ten seconds, once: the code
+is kept on disk.
 """
 
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import numpy as np
 # Sums may be reordered, which lets them be vectorised; infinities and NaN stay what they are.
 _OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz", "arcp"}}
 ZERO = np.float32(0)
+MANY_ROWS = 16
 
 
 def _compiled(function: Callable) -> Callable:
@@ -26,8 +28,8 @@ def _compiled(function: Callable) -> Callable:
 
 
 @_compiled
-def _few(values_NK, scale_N, x_MK, y_MN, first, last):
-    """Up to four rows by one column at a time: weights are read in the order in which they lie in memory."""
+def few(values_NK, scale_N, x_MK, y_MN, first, last):
+    """`multiply` for few rows, four by one column at a time: weights are read as they lie in memory."""
     rows, size = x_MK.shape
     for n in range(first, last):
         m = 0
@@ -60,12 +62,12 @@ def _few(values_NK, scale_N, x_MK, y_MN, first, last):
 
 @_compiled
 def _many(values_NK, scale_N, x_MK, y_MN, first, last):
-    """Four rows by two columns at a time: eight sums that stay in registers."""
+    """`multiply` for many rows, four by two columns at a time: eight sums that stay in registers."""
     rows, size = x_MK.shape
-    whole = first + (last - first) // 2 * 2
-    for n in range(first, whole, 2):
-        p = n + 1
-        for m in range(0, rows - 3, 4):
+    for column in range(first, last, 2):
+        n, p = column, min(column + 1, last - 1)
+        for row in range(0, rows, 4):
+            m = min(row, rows - 4)  # the last rows may be computed twice
             n0 = n1 = n2 = n3 = p0 = p1 = p2 = p3 = ZERO
             for k in range(size):
                 v, w = np.float32(values_NK[n, k]), np.float32(values_NK[p, k])
@@ -81,27 +83,15 @@ def _many(values_NK, scale_N, x_MK, y_MN, first, last):
             a, b = scale_N[n], scale_N[p]
             y_MN[m, n], y_MN[m + 1, n], y_MN[m + 2, n], y_MN[m + 3, n] = a * n0, a * n1, a * n2, a * n3
             y_MN[m, p], y_MN[m + 1, p], y_MN[m + 2, p], y_MN[m + 3, p] = b * p0, b * p1, b * p2, b * p3
-    rest = rows // 4 * 4
-    _few(values_NK, scale_N, x_MK[rest:], y_MN[rest:], first, whole)
-    _few(values_NK, scale_N, x_MK, y_MN, whole, last)
 
 
 @_compiled
 def multiply(values_NK, scale_N, x_MK, y_MN, first, last):
     """Columns `first` to `last` of y = x · (values · scale)ᵀ."""
-    if x_MK.shape[0] < 16:
-        _few(values_NK, scale_N, x_MK, y_MN, first, last)
+    if x_MK.shape[0] < MANY_ROWS:
+        few(values_NK, scale_N, x_MK, y_MN, first, last)
     else:
         _many(values_NK, scale_N, x_MK, y_MN, first, last)
-
-
-@_compiled
-def product(x_MK, weight):
-    """x · (values · scale)ᵀ, (M, N)."""
-    values_NK, scale_N = weight
-    y_MN = np.empty((x_MK.shape[0], values_NK.shape[0]), dtype=np.float32)
-    multiply(values_NK, scale_N, x_MK, y_MN, 0, values_NK.shape[0])
-    return y_MN
 
 
 @_compiled
@@ -119,15 +109,12 @@ def normed(x_MD, weight_D, eps):
 
 
 @_compiled
-def gated(gate_up_MN):
-    """SiLU of the first half, times the second."""
-    inner = gate_up_MN.shape[1] // 2
-    y_MN = np.empty((gate_up_MN.shape[0], inner), dtype=np.float32)
-    for m in range(y_MN.shape[0]):
-        for n in range(inner):
+def gated(gate_up_MN, y_MN, first, last):
+    """Rows `first` to `last` of: SiLU of the first half, times the second."""
+    for m in range(first, last):
+        for n in range(y_MN.shape[1]):
             gate = gate_up_MN[m, n]
-            y_MN[m, n] = gate / (np.float32(1) + np.exp(-gate)) * gate_up_MN[m, inner + n]
-    return y_MN
+            y_MN[m, n] = gate / (np.float32(1) + np.exp(-gate)) * gate_up_MN[m, y_MN.shape[1] + n]
 
 
 @_compiled
@@ -139,11 +126,11 @@ def _rotated(x_d, cos_d, sin_d, y_d):
 
 
 @_compiled
-def into_cache(qkv_MN, bias_N, tables, memory, q_MN, first, last):
-    """Rows `first` to `last` of q, k and v: biases added, q and k rotated; k and v to the cache, q to `q_MN`.
+def into_cache(qkv_MN, bias_N, tables, memory, q_MN):
+    """q, k and v of all rows get their biases, q and k are rotated; k and v go to the cache, q to `q_MN`.
 
     Args:
-        qkv_MN: of these rows only. Row m is position m % T of sequence m // T.
+        qkv_MN: row m is position m % T of sequence m // T.
         tables: cosines and sines (B or 1, T, head_dim) of rotary embedding.
         memory: keys and values (B, kv_heads, capacity, head_dim) of the layer, and the position to write first.
     """
@@ -152,10 +139,9 @@ def into_cache(qkv_MN, bias_N, tables, memory, q_MN, first, last):
     kv_heads, size = k_BHSd.shape[1], k_BHSd.shape[3]
     width = bias_N.shape[0] - 2 * kv_heads * size
     steps = q_MN.shape[0] // k_BHSd.shape[0]
-    for m in range(first, last):
+    for m in range(q_MN.shape[0]):
         b, step = m // steps, m % steps
-        cos_d, sin_d = cosines[b % len(cosines), step], sines[b % len(sines), step]
-        row_N = qkv_MN[m - first]
+        cos_d, sin_d, row_N = cosines[b % len(cosines), step], sines[b % len(sines), step], qkv_MN[m]
         for n in range(bias_N.shape[0]):
             row_N[n] += bias_N[n]
         for n in range(0, width, size):
@@ -163,7 +149,8 @@ def into_cache(qkv_MN, bias_N, tables, memory, q_MN, first, last):
         for head in range(kv_heads):
             key, value = width + head * size, width + (kv_heads + head) * size
             _rotated(row_N[key : key + size], cos_d, sin_d, k_BHSd[b, head, start + step])
-            v_BHSd[b, head, start + step] = row_N[value : value + size]
+            for d in range(size):  # numba takes seconds to compile an assignment of a whole row
+                v_BHSd[b, head, start + step, d] = row_N[value + d]
 
 
 @_compiled
@@ -181,7 +168,8 @@ def _attend(q_d, k_Sd, v_Sd, seen_S, y_d):
         scores_S[s] = score * root
         highest = max(highest, scores_S[s])
     total = ZERO
-    y_d[:] = ZERO
+    for d in range(size):
+        y_d[d] = ZERO
     for s in range(positions):
         if seen_S.shape[0] and not seen_S[s]:
             continue
@@ -194,15 +182,14 @@ def _attend(q_d, k_Sd, v_Sd, seen_S, y_d):
 
 
 @_compiled
-def attended(q_MN, memory, seen_BTS, first, last):
-    """What queries `first` to `last` get from the values, by position: (last - first, N).
+def attend(q_MN, memory, seen_BTS, y_MN, first, last):
+    """Rows `first` to `last` of what the queries get from the values.
 
     `seen_BTS` says to which positions each one attends; where it is empty, to all up to itself.
     """
     k_BHSd, v_BHSd, start = memory
     size, group = k_BHSd.shape[3], q_MN.shape[1] // (k_BHSd.shape[1] * k_BHSd.shape[3])
     steps = q_MN.shape[0] // k_BHSd.shape[0]
-    y_MN = np.empty((last - first, q_MN.shape[1]), dtype=np.float32)
     for m in range(first, last):
         b, step = m // steps, m % steps
         if seen_BTS.shape[0]:
@@ -213,33 +200,48 @@ def attended(q_MN, memory, seen_BTS, first, last):
         for head in range(q_MN.shape[1] // size):
             here = slice(head * size, (head + 1) * size)
             k_Sd, v_Sd = k_BHSd[b, head // group, :end], v_BHSd[b, head // group, :end]
-            _attend(q_MN[m, here], k_Sd, v_Sd, seen_S, y_MN[m - first, here])
-    return y_MN
+            _attend(q_MN[m, here], k_Sd, v_Sd, seen_S, y_MN[m, here])
 
 
 @_compiled
-def remember(x_MD, weights, tables, memory, q_MN, first, last):
-    """The first half of a layer (`llm.model.DecoderLayer`), of rows `first` to `last`; `q_MN` keeps their queries.
+def layer(x_MD, weights, tables, memory, seen_BTS):
+    """A decoder layer (`llm.model.DecoderLayer`) for a few rows; what comes out replaces `x_MD`.
 
     `weights`: of the norms before attention and before the feed-forward layers, (D,) each; their epsilon; int8 values
     (N, K) and float32 scales (N,) of the projections to q, k and v together; its bias (N,); values and scales of the
     projection out of attention, of gate and up together, and down.
     """
-    norm_D, _, eps, qkv, bias_N, _, _, _ = weights
-    into_cache(product(normed(x_MD[first:last], norm_D, eps), qkv), bias_N, tables, memory, q_MN, first, last)
+    norm_D, second_norm_D, eps, qkv, bias_N, out, gate_up, down = weights
+    rows = x_MD.shape[0]
+    inputs_MK = outputs_MN = x_MD
+    for part in range(4):  # a loop, because every call of `few` would be compiled for itself
+        if part == 0:
+            inputs_MK, weight = normed(x_MD, norm_D, eps), qkv
+        elif part == 1:
+            inputs_MK, weight = np.empty((rows, out[0].shape[1]), np.float32), out
+            q_MN = np.empty_like(inputs_MK)
+            into_cache(outputs_MN, bias_N, tables, memory, q_MN)
+            attend(q_MN, memory, seen_BTS, inputs_MK, 0, rows)
+        elif part == 2:
+            inputs_MK, weight = normed(x_MD, second_norm_D, eps), gate_up
+        else:
+            inputs_MK, weight = np.empty((rows, down[0].shape[1]), np.float32), down
+            gated(outputs_MN, inputs_MK, 0, rows)
+        outputs_MN = np.empty((rows, weight[0].shape[0]), np.float32)
+        few(weight[0], weight[1], inputs_MK, outputs_MN, np.int64(0), weight[0].shape[0])
+        if part % 2:
+            for m in range(rows):
+                for d in range(x_MD.shape[1]):
+                    x_MD[m, d] += outputs_MN[m, d]
 
 
-@_compiled
-def respond(x_MD, weights, memory, seen_BTS, q_MN, first, last):
-    """The second half, for when all keys are there. What comes out replaces `x_MD`."""
-    _, norm_D, eps, _, _, out, gate_up, down = weights
-    x_MD[first:last] += product(attended(q_MN, memory, seen_BTS, first, last), out)
-    x_MD[first:last] += product(gated(product(normed(x_MD[first:last], norm_D, eps), gate_up)), down)
-
-
-@_compiled
-def layer(x_MD, weights, tables, memory, seen_BTS):
-    """Both halves for all rows."""
-    q_MN = np.empty((x_MD.shape[0], weights[5][0].shape[1]), dtype=np.float32)
-    remember(x_MD, weights, tables, memory, q_MN, 0, x_MD.shape[0])
-    respond(x_MD, weights, memory, seen_BTS, q_MN, 0, x_MD.shape[0])
+def compile_all() -> None:
+    """Compile for what the layers of a model call these functions with."""
+    values, scale = np.zeros((8, 4), dtype=np.int8), np.zeros(8, dtype=np.float32)
+    x, y = np.zeros((2, 4), dtype=np.float32), np.zeros((2, 8), dtype=np.float32)
+    multiply(values, scale, x, y, 0, 8)
+    weights = (scale[:4], scale[:4], np.float32(1), (values, scale), scale, (values[:4], scale[:4]), (values, scale),
+               (values[:4], scale[:4]))  # fmt: skip
+    tables = (np.zeros((1, 1, 2), dtype=np.float32), np.zeros((1, 1, 2), dtype=np.float32))
+    memory = (np.zeros((2, 1, 4, 2), dtype=np.float32), np.zeros((2, 1, 4, 2), dtype=np.float32), 0)
+    layer(x, weights, tables, memory, np.empty((0, 0, 0), dtype=bool))

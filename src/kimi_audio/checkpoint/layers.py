@@ -11,15 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from kimi_audio.checkpoint import compiled
+from kimi_audio.checkpoint.compiled import MANY_ROWS
 from kimi_audio.checkpoint.kernels import FusedPart, Int8Weight, QuantLinear, in_threads, product
 from kimi_audio.kv_cache import KVCache
 from kimi_audio.llm.model import AudioLLM, DecoderLayer
 
 NO_MASK = np.empty((0, 0, 0), dtype=bool)
-MANY_ROWS = 16
-"""From so many rows on they are divided among threads, below it the columns of the weights are."""
 SMALL = 2**23
-"""Products of numbers in a layer up to which a second thread is not worth waking four times."""
+"""Products of numbers in a layer up to which a second thread is not worth waking for each of its parts."""
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -54,25 +53,25 @@ class CompiledLayer(nn.Module):
         seen_BTS = NO_MASK if mask is None else np.ascontiguousarray(mask[:, 0].numpy())
         keys, values = (memory.numpy() for memory in cache.room(index, steps))
         memory = (keys, values, cache.length)
-        if rows * self.size < SMALL or torch.get_num_threads() == 1:
+        if rows < MANY_ROWS and (rows * self.size < SMALL or torch.get_num_threads() == 1):
             compiled.layer(x_MD, self.weights, angles, memory, seen_BTS)
         else:
-            (self._by_rows if rows >= MANY_ROWS else self._by_columns)(x_MD, angles, memory, seen_BTS)
+            self._in_threads(x_MD, angles, memory, seen_BTS)
         return torch.from_numpy(x_MD).view_as(x_BTD)
 
-    def _by_rows(self, x_MD: np.ndarray, angles: Arrays, memory: tuple, seen_BTS: np.ndarray) -> None:
-        rows, threads = len(x_MD), torch.get_num_threads()
-        q_MN = np.empty((rows, self.weights[5][0].shape[1]), dtype=np.float32)
-        in_threads(threads, rows, compiled.remember, x_MD, self.weights, angles, memory, q_MN)
-        in_threads(threads, rows, compiled.respond, x_MD, self.weights, memory, seen_BTS, q_MN)
-
-    def _by_columns(self, x_MD: np.ndarray, angles: Arrays, memory: tuple, seen_BTS: np.ndarray) -> None:
+    def _in_threads(self, x_MD: np.ndarray, angles: Arrays, memory: tuple, seen_BTS: np.ndarray) -> None:
         norm_D, second_norm_D, eps, qkv, bias_N, out, gate_up, down = self.weights
-        q_MN = np.empty((len(x_MD), out[0].shape[1]), dtype=np.float32)
+        rows = len(x_MD)
+        threads = torch.get_num_threads() if rows >= MANY_ROWS else 1
         qkv_MN = product(compiled.normed(x_MD, norm_D, eps), qkv)
-        compiled.into_cache(qkv_MN, bias_N, angles, memory, q_MN, 0, len(x_MD))
-        x_MD += product(compiled.attended(q_MN, memory, seen_BTS, 0, len(x_MD)), out)
-        x_MD += product(compiled.gated(product(compiled.normed(x_MD, second_norm_D, eps), gate_up)), down)
+        q_MN, attended_MN = np.empty((2, rows, out[0].shape[1]), dtype=np.float32)
+        compiled.into_cache(qkv_MN, bias_N, angles, memory, q_MN)
+        in_threads(threads, rows, compiled.attend, q_MN, memory, seen_BTS, attended_MN)
+        x_MD += product(attended_MN, out)
+        gate_up_MN = product(compiled.normed(x_MD, second_norm_D, eps), gate_up)
+        gated_MN = np.empty((rows, down[0].shape[1]), dtype=np.float32)
+        in_threads(threads, rows, compiled.gated, gate_up_MN, gated_MN)
+        x_MD += product(gated_MN, down)
 
 
 def compile_layers(llm: AudioLLM) -> None:
