@@ -1,7 +1,5 @@
 """Key/value cache of a transformer, preallocated and grown by doubling."""
 
-from copy import copy
-
 import torch
 from torch import Tensor
 
@@ -59,12 +57,6 @@ class KVCache:
             for tensor in (self._k, self._v):
                 tensor[:, :, :, :positions] = tensor[:, :, :, surplus : self.length].clone()
             self.length = positions
-
-    def of_first(self, rows: int) -> "KVCache":
-        """The same memory, of its first rows alone; for positions that there is room for already."""
-        part = copy(self)
-        part.rows = rows
-        return part
 
     def layer(self, index: int) -> tuple[Tensor, Tensor]:
         """Keys and values of one layer up to the current length."""

@@ -25,7 +25,6 @@ SAMPLES_PER_CODE = FRAMES_PER_CODE * VOCODER.hop_size
             {"look_ahead_codes": 0},
             {"first_chunk_codes": 3},
             {"guidance": 1.0},
-            {"guidance": 1.0, "guidance_until": 0.5},
             {"stitching": "official"},
             {"context_frames": 0},
         ]
@@ -68,20 +67,6 @@ def test_guidance_moves_away_from_what_no_code_sounds_like():
     codes = list(range(12))
     plain, guided = (make_detokenizer(guidance=weight)(codes, seeded_noise(1)) for weight in (0.0, 2.0))
     assert plain.shape == guided.shape and not torch.allclose(plain, guided, atol=1e-4)
-
-
-def test_late_steps_without_guidance_do_half_the_work_and_change_the_sound(monkeypatch):
-    codes, rows = list(range(12)), []
-    whole, early = (make_detokenizer(guidance=2.0, guidance_until=until) for until in (1.0, 0.5))
-    forward = type(early.flow).forward
-
-    def counted(flow, x_BTM, *args, **kwargs):
-        rows.append(len(x_BTM))
-        return forward(flow, x_BTM, *args, **kwargs)
-
-    monkeypatch.setattr(type(early.flow), "forward", counted)
-    sound = early(codes, seeded_noise(1))
-    assert {1, 2} == set(rows) and not torch.allclose(sound, whole(codes, seeded_noise(1)), atol=1e-4)
 
 
 def test_streams_are_independent_and_as_new_after_a_flush():
@@ -136,7 +121,6 @@ def test_long_speech_forgets_what_is_far_back():
         ({"schedule": []}, "at least one step"),
         ({"sway": -2.0}, "-1 to 1 are possible"),
         ({"guidance": -1.0}, "can't be below 0"),
-        ({"guidance_until": 0.0}, "guidance_until is 0.0; above 0 to 1 is possible"),
     ],
 )
 def test_settings_that_cannot_be_met_are_refused(settings_, sentence):

@@ -243,7 +243,7 @@ def velocity(flow: FlowTransformer, x_BTM: Tensor, codes_BN: Tensor, times_B: Te
              cache: KVCache | None = None, guidance: float = 0.0) -> Tensor:
     """Velocity (B, T, M) with classifier-free guidance; rows without codes then follow those with, in `cache` too."""
     if not guidance:
-        return flow(x_BTM, codes_BN, times_B, start=start, cache=cache and cache.of_first(len(x_BTM)))
+        return flow(x_BTM, codes_BN, times_B, start=start, cache=cache)
     codes_2BN = torch.cat([codes_BN, torch.full_like(codes_BN, flow.config.no_code)])
     both = flow(x_BTM.repeat(2, 1, 1), codes_2BN, times_B.repeat(2), start=start, cache=cache)
     with_codes, without = both.chunk(2)
@@ -252,15 +252,13 @@ def velocity(flow: FlowTransformer, x_BTM: Tensor, codes_BN: Tensor, times_B: Te
 
 @torch.inference_mode()
 def solve(flow: FlowTransformer, noise_BTM: Tensor, codes_BN: Tensor, schedule: Schedule, *, start: int = 0,
-          cache: KVCache | None = None, guidance: float = 0.0, guidance_until: float = 1.0) -> Tensor:
+          cache: KVCache | None = None, guidance: float = 0.0) -> Tensor:
     """Normalised mels (B, T, M) from noise; see `velocity` and `FlowTransformer.forward` for the arguments.
 
-    The steps are summed in the dtype of the noise: float32 noise gives float32 mels, whatever the weights are. Steps
-    that begin at `guidance_until` or later have no guidance (Kynkäänniemi et al. 2024, in a limited interval).
+    The steps are summed in the dtype of the noise: float32 noise gives float32 mels, whatever the weights are.
     """
     x_BTM = noise_BTM
     for time, width in schedule:
         times_B = whole_time(time, len(x_BTM)).to(x_BTM.device)
-        guided = guidance if time < guidance_until else 0.0
-        x_BTM = x_BTM + width.to(x_BTM) * velocity(flow, x_BTM, codes_BN, times_B, start, cache, guided)
+        x_BTM = x_BTM + width.to(x_BTM) * velocity(flow, x_BTM, codes_BN, times_B, start, cache, guidance)
     return x_BTM
