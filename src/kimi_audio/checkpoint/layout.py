@@ -294,12 +294,7 @@ def _write_layout(folder: Path, parts: ModelParts, storage: Storage, shard_bytes
     if parts.acoustic is not None:
         config[CLIP_SILENCE] = parts.acoustic.clip_silence
         config |= {SPARE_FRAMES: parts.acoustic.spare_frames} if parts.acoustic.spare_frames else {}
-        encoder = parts.acoustic.encoder
-        tensors, note = stored_tensors(encoder, storage, "acoustic", "model.encoder.")
-        table = encoder.embed_positions.weight
-        if storage.acoustic and torch.allclose(table.float().cpu(), sinusoids(*table.shape), atol=1e-3):
-            del tensors[f"model.encoder.{POSITIONS}"]  # where space counts; computed on loading
-        write_encoder(folder / ACOUSTIC_FOLDER, whisper_config(encoder) | note, tensors, shard_bytes)
+        write_whisper(folder / ACOUSTIC_FOLDER, parts.acoustic.encoder, storage, shard_bytes)
     tensors, note = stored_tensors(parts.semantic, storage, "semantic")
     write_encoder(folder / SEMANTIC_FOLDER, parts.semantic.config.to_dict() | note, tensors, shard_bytes)
     tensors, note = stored_tensors(parts.llm, storage, "llm")
@@ -347,6 +342,15 @@ def whisper_config(encoder: WhisperEncoder) -> dict[str, Any]:
     """The `config.json` of an acoustic encoder."""
     sizes = {name: getattr(encoder.config, name) for name in WhisperEncoderConfig.__dataclass_fields__}
     return {"architectures": ["WhisperModel"], "model_type": "whisper", "activation_function": "gelu", **sizes}
+
+
+def write_whisper(folder: Path, encoder: WhisperEncoder, storage: Storage, shard_bytes: int = SHARD_BYTES) -> None:
+    """Write the folder of an acoustic encoder."""
+    tensors, note = stored_tensors(encoder, storage, "acoustic", "model.encoder.")
+    table = encoder.embed_positions.weight
+    if storage.acoustic and torch.allclose(table.float().cpu(), sinusoids(*table.shape), atol=1e-3):
+        del tensors[f"model.encoder.{POSITIONS}"]  # where space counts; computed on loading
+    write_encoder(folder, whisper_config(encoder) | note, tensors, shard_bytes)
 
 
 def write_encoder(folder: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor], shard_bytes: int) -> None:
