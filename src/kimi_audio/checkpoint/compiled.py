@@ -18,6 +18,7 @@ import numpy as np
 _OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz", "arcp"}}
 ZERO = np.float32(0)
 MANY_ROWS = 16
+"""From so many rows on what is computed counts, below it how the weights come out of memory."""
 
 
 def _compiled(function: Callable) -> Callable:

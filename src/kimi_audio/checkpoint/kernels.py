@@ -3,8 +3,7 @@
     install(model, {"lm_head.weight": quantise(weight, 8), ...})
 
 **int8** (`Int8Weight`) is the fast one: loops that numba compiles for the CPU at hand convert weights, exactly, where
-they are multiplied. Measured beside float32 `nn.Linear` (3072 × 576, AVX2, one core): 1 row 1.8 ×, 4 rows 2.5 ×, 120
-rows 0.9 ×. An LLM's decoding steps go further (`layers`).
+they are multiplied. An LLM's layers go further (`layers`); `benchmarks/llm.py` measures them.
 
 **4-bit** (`Int4Weight`) needs half the memory: PyTorch's bfloat16 kernel, 1.5–2 × float32 for a row, 0.5 × in prefill.
 
