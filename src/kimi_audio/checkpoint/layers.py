@@ -2,9 +2,9 @@
 
     compile_layers(llm)
 
-A decoding step is some forty operations a layer, and PyTorch takes more time between them than in them. For a few rows of
-a small model the whole layer is therefore one call; where several threads are worth it, its parts are, with the rows or
-the columns of the weights divided among them. `benchmarks/llm.py` measures it.
+A decoding step is some forty operations a layer, and PyTorch takes more time between them than in them. For a few rows
+of a small model the whole layer is therefore one call; where several threads are worth it, its parts are, with the rows
+or the columns of the weights divided among them. `benchmarks/llm.py` measures it.
 """
 
 import numpy as np
