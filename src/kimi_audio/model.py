@@ -11,11 +11,10 @@ The model folder's ``generation_config.json`` may set the defaults of the sampli
 the fields of `Habits`: how this model was trained to be used.
 """
 
-import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields, replace
-from itertools import groupby, islice
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -23,7 +22,6 @@ import numpy as np
 import torch
 
 from kimi_audio.audio.decode import load_audio, stream_audio
-from kimi_audio.audio.segments import speech_segments
 from kimi_audio.checkpoint.layout import ModelParts, load_parts, save_parts
 from kimi_audio.detokenizer.streaming import Detokenizer, Noise, StreamConfig
 from kimi_audio.errors import ConfigError
@@ -32,7 +30,7 @@ from kimi_audio.generation.aloud import Reader
 from kimi_audio.generation.decode import POSITIONS
 from kimi_audio.generation.joint import JointSearch, PhonemeEars
 from kimi_audio.generation.speech_text import spoken_pieces
-from kimi_audio.generation.transcript import Transcript, TranscriptSegment, join_texts, transcripts
+from kimi_audio.generation.transcript import Transcriber, Transcript, TranscriptSegment, transcripts
 from kimi_audio.messages import Conversation, Message, messages_from
 from kimi_audio.prompt import Heard, OutputType, Prompt, build_prompt
 from kimi_audio.settings import check_types
@@ -288,20 +286,7 @@ class KimiAudio:
 
         `report` is called with the seconds of sound read so far, after every block of some seconds.
         """
-        started = time.perf_counter()
-        seconds = 0.0
-
-        def counted(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-            nonlocal seconds
-            for block in blocks:
-                seconds += len(block) / SAMPLE_RATE
-                yield block
-                if report is not None:
-                    report(seconds)
-
-        segments = list(self._transcribe(counted(_blocks(source, rate)), **options))
-        text = join_texts(segment.text for segment in segments)
-        return Transcript(text, segments, seconds, time.perf_counter() - started)
+        return self._transcriber(**options).whole(_blocks(source, rate), report)
 
     def transcribe_segments(
         self, source: Any, *, rate: int | None = None, **options: Any
@@ -320,24 +305,22 @@ class KimiAudio:
         Raises:
             AudioError: when the source holds no readable sound.
         """
-        yield from self._transcribe(_blocks(source, rate), **options)
+        yield from self._transcriber(**options).segments(_blocks(source, rate))
 
-    def _transcribe(
-        self, blocks: Iterable[np.ndarray], instruction: str | None = None, batch_size: int = 8, **options: Any
-    ) -> Iterator[TranscriptSegment]:
+    def _transcriber(self, instruction: str | None = None, batch_size: int = 8, **options: Any) -> Transcriber:
         own = self.habits.transcribe_instruction
         asked = Message("user", "text", instruction or own)
-        # Another instruction may want something else than the words that are heard.
-        ears = self.phoneme_ears if asked.content == own else None
-        params = self._params(options)
-        longest = self.habits.max_segment_seconds
-        passages = speech_segments(blocks, SAMPLE_RATE, max_seconds=longest, target_seconds=min(15.0, longest))
-        while batch := list(islice(passages, batch_size)):
-            prompts = [self.prompt([asked, Message("user", "audio", passage.samples)]) for passage in batch]
-            written = transcripts(self.llm, self.vocab, prompts, params, ears)
-            for passage, ids in zip(batch, written, strict=True):
-                if text := self.tokenizer.decode(ids).strip():
-                    yield TranscriptSegment(passage.start, passage.end, text)
+        return Transcriber(
+            self.llm,
+            self.vocab,
+            self.tokenizer.decode,
+            lambda samples: self.prompt([asked, Message("user", "audio", samples)]),
+            self._params(options),
+            # Another instruction may want something else than the words that are heard.
+            self.phoneme_ears if asked.content == own else None,
+            self.habits.max_segment_seconds,
+            batch_size,
+        )
 
     def _answer(
         self,

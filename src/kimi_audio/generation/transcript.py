@@ -1,9 +1,19 @@
-"""Transcription: prompts to ids, in order; spoken passages with times, and the text that they join to."""
+"""Transcription: recordings of any length to passages with times, prompts to ids, and the text that they join to.
 
+    transcriber = Transcriber(llm, vocab, decode_text, prompt, params, ears, longest=30.0)
+    for segment in transcriber.segments(blocks): ...                    # as they are done
+    transcriber.whole(blocks).text
+"""
+
+import time
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
+import numpy as np
+
+from kimi_audio.audio.segments import RATE, speech_segments
 from kimi_audio.generation.decode import budget, decode
 from kimi_audio.generation.joint import PhonemeEars, joint_transcripts
 from kimi_audio.generation.loops import collapse_loops
@@ -12,6 +22,8 @@ from kimi_audio.llm.model import AudioLLM
 from kimi_audio.prompt import Prompt
 from kimi_audio.vocab import Vocabulary
 
+TARGET_SECONDS = 15.0
+"""Of a passage, from which on the next breath ends it."""
 TEXT_IDS_PER_CODE, SPARE_TEXT_IDS = 0.6, 8
 """A transcript is cut at 0.6 text ids per 80 ms of sound and 8 more: nobody speaks faster."""
 
@@ -45,6 +57,56 @@ class Transcript:
     def rtf(self) -> float:
         """Real-time factor: seconds of work per second of sound."""
         return self.elapsed / self.seconds
+
+
+@dataclass(frozen=True)
+class Transcriber:
+    """Writes recordings down with a language model.
+
+    Attributes:
+        decode_text: ids → text.
+        prompt: samples (L,) of a passage → what asks for its words.
+        ears: as of `transcripts`.
+        longest: seconds of a passage at most.
+        batch_size: passages that are decoded together.
+    """
+
+    llm: AudioLLM
+    vocab: Vocabulary
+    decode_text: Callable[[list[int]], str]
+    prompt: Callable[[np.ndarray], Prompt]
+    params: SamplingParams
+    ears: PhonemeEars | None
+    longest: float
+    batch_size: int = 8
+
+    def segments(self, blocks: Iterable[np.ndarray]) -> Iterator[TranscriptSegment]:
+        """What is said in 16 kHz blocks (L,), passage by passage as they are done, in order, in bounded memory."""
+        passages = speech_segments(
+            blocks, RATE, max_seconds=self.longest, target_seconds=min(TARGET_SECONDS, self.longest)
+        )
+        while batch := list(islice(passages, self.batch_size)):
+            prompts = [self.prompt(passage.samples) for passage in batch]
+            written = transcripts(self.llm, self.vocab, prompts, self.params, self.ears)
+            for passage, ids in zip(batch, written, strict=True):
+                if text := self.decode_text(ids).strip():
+                    yield TranscriptSegment(passage.start, passage.end, text)
+
+    def whole(self, blocks: Iterable[np.ndarray], report: Callable[[float], None] | None = None) -> Transcript:
+        """All of it; `report` is called with the seconds of sound read so far, after every block."""
+        started, seconds = time.perf_counter(), 0.0
+
+        def counted() -> Iterator[np.ndarray]:
+            nonlocal seconds
+            for block in blocks:
+                seconds += len(block) / RATE
+                yield block
+                if report is not None:
+                    report(seconds)
+
+        segments = list(self.segments(counted()))
+        text = join_texts(segment.text for segment in segments)
+        return Transcript(text, segments, seconds, time.perf_counter() - started)
 
 
 def transcripts(
