@@ -12,7 +12,7 @@ import soundfile
 import torch
 from tiny_model import WHISPER
 
-from kimi_audio.checkpoint.layout import load_parts
+from kimi_audio.checkpoint.layout import load_parts, save_parts
 from kimi_audio.data.cache import variant_key
 from kimi_audio.errors import AudioError, ConfigError, DataError
 from kimi_audio.pronunciation import Lexicon
@@ -181,6 +181,24 @@ def test_the_adaptor_alone(folder):
     assert run_recipe(folder / "adaptor.yaml").finished
     before, after = (load_parts(folder / name) for name in ("init", "runs/a/model"))
     assert changes(before.llm, after.llm) and not changes(before.acoustic.encoder, after.acoustic.encoder)
+
+
+def test_an_adaptor_like_another(folder):
+    """For an encoder that is another, it learns to give what the old one gave of the old."""
+    parts = load_parts(folder / "init")
+    torch.nn.init.normal_(parts.acoustic.encoder.conv1.weight, std=0.5)
+    save_parts(folder / "other", parts)
+    recipe = ADAPTOR.replace("model: init", "model: other\nlike: init").replace("augment: {}\n", "")
+    (folder / "adaptor.yaml").write_text(recipe)
+    with pytest.raises(ConfigError, match="like is for an encoder that is not trained"):
+        read_recipe(folder / "adaptor.yaml").build()
+    recipe = recipe.replace("frozen_until: {encoder: 0.5}", "rates: {encoder: 0}").replace("steps: 4,", "steps: 60,")
+    (folder / "adaptor.yaml").write_text(recipe)
+    assert run_recipe(folder / "adaptor.yaml").finished
+    losses = [row["likeness_loss"] for row in read_metrics(folder / "runs/a/metrics.jsonl") if "likeness_loss" in row]
+    assert losses[-1] < 0.5 * losses[0]
+    before, after = (load_parts(folder / name) for name in ("other", "runs/a/model"))
+    assert all(name.startswith("model.vq_adaptor.") for name in changes(before.llm, after.llm))
 
 
 def test_a_head_for_phonemes(folder):

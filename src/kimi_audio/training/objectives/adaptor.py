@@ -9,6 +9,9 @@ LLM at once; at small size this stage, a fraction of the work, spares most of th
 also spells: a second CTC reads letters off its 50 Hz frames, which teaches it the sound of words that it seldom hears.
 A recording with a label (a sound event, an emotion) is classified as well: its mean output is compared with the
 embeddings of all labels' names.
+
+Where the LLM has since learned from an adaptor's outputs, and the encoder becomes another, an adaptor for the new one
+learns to give what the old one gave (`like`), in place of words.
 """
 
 from __future__ import annotations
@@ -78,13 +81,14 @@ class Readout(nn.Module):
 
 @dataclass(frozen=True)
 class Batch:
-    """Log-mels (n_mels, frames) or features (T, F), T of each, CTC targets, and label numbers (or None)."""
+    """Log-mels (n_mels, frames) or features (T, F), T of each, CTC targets, label numbers, outputs (T, D) to give."""
 
     sounds: list[Tensor]
     lengths: list[int]
     targets: list[list[int]]
     letters: list[list[int]]
     labels: list[int | None]
+    wanted: list[Tensor]
 
 
 class AdaptorObjective(Objective):
@@ -95,6 +99,7 @@ class AdaptorObjective(Objective):
         store: recordings (rows with `text`, `label` or both).
         dev: name → recordings for `evaluate`.
         heard: `audio` of a row → its features, for an encoder that is not trained; it is then not asked again.
+        like: `audio` of a row → the outputs (T, D) that are wanted, instead of its words; only with `heard`.
         augment: changes each sound anew each time it is met; SpecAugment comes on top.
         rates, frozen_until: by parameter-name prefix (`encoder`, `adaptor`), see `groups_by_prefix`.
         batch_seconds: sound in a batch, padding included.
@@ -102,12 +107,13 @@ class AdaptorObjective(Objective):
     """
 
     def __init__(self, parts: ModelParts, store: WaveformStore, *, dev: Mapping[str, WaveformStore] | None = None,
-                 heard: Callable[[str], Heard] | None = None, augment: Augmenter | None = None,
+                 heard: Callable[[str], Heard] | None = None, like: Callable[[str], Tensor] | None = None,
+                 augment: Augmenter | None = None,
                  rates: Mapping[str, float] | None = None, frozen_until: Mapping[str, float] | None = None,
                  batch_seconds: float = 60.0, mask_features: float = 0.1, seed: int = 0) -> None:
         if parts.acoustic is None:
             raise DataError("the model has no acoustic encoder, and so no adaptor to train.")
-        self.parts, self.store, self.dev, self.heard = parts, store, dev or {}, heard
+        self.parts, self.store, self.dev, self.heard, self.like = parts, store, dev or {}, heard, like
         self.augment, self.seed = augment, seed
         self.rates, self.frozen_until = rates or {}, frozen_until or {}
         self.budget, self.mask_features = int(batch_seconds * SAMPLE_RATE), mask_features
@@ -123,7 +129,7 @@ class AdaptorObjective(Objective):
         self.model.requires_grad_(True)
         self.targets = [self.spelling.encode(row.get("text") or "") for row in store.rows]
         self.letters = [letter_classes(row.get("text") or "") for row in store.rows]
-        self.usable = [n for n, row in enumerate(store.rows) if self._teaches(n, row)]
+        self.usable = [n for n, row in enumerate(store.rows) if like is not None or self._teaches(n, row)]
         if not self.usable:
             raise DataError("no recording has a label, or a transcript that fits into its length.")
 
@@ -156,7 +162,8 @@ class AdaptorObjective(Objective):
         labels = [self.store.rows[row].get("label") for row in rows]
         numbers = [self.labels.index(label) if label else None for label in labels]
         targets, letters = [self.targets[row] for row in rows], [self.letters[row] for row in rows]
-        return Batch(sounds, lengths, targets, letters, numbers)
+        wanted = [self.like(self.store.rows[row]["audio"]) for row in rows] if self.like else []
+        return Batch(sounds, lengths, targets, letters, numbers, wanted)
 
     def _remembered(self, row: int) -> tuple[Tensor, int]:
         """Features of a recording, and how many."""
@@ -180,7 +187,10 @@ class AdaptorObjective(Objective):
         hidden = torch.cat([hide_spans(feature, self.mask_features, rng) for feature in features])
         heard = self.readout.adaptor(hidden).split(batch.lengths)
         losses: dict[str, Tensor] = {}
-        if spoken := [n for n, target in enumerate(batch.targets) if target]:
+        if batch.wanted:
+            wanted_ND = torch.cat(batch.wanted).to(self.device)
+            losses["likeness_loss"] = F.mse_loss(torch.cat(heard), wanted_ND) / wanted_ND.var(0).mean()
+        elif spoken := [n for n, target in enumerate(batch.targets) if target]:
             lengths = [batch.lengths[n] for n in spoken]
             tokens = self.readout.tokens(torch.cat([heard[n] for n in spoken])).split(lengths)
             losses["ctc_loss"] = ctc_loss(tokens, [batch.targets[n] for n in spoken])
@@ -195,11 +205,12 @@ class AdaptorObjective(Objective):
         return total, {"tokens": float(sum(batch.lengths)), **{name: loss.detach() for name, loss in losses.items()}}
 
     def evaluate(self) -> dict[str, float]:
-        """Word error rate of CTC's best path, and accuracy of the labels."""
+        """Word error rate of CTC's best path, if words are learned, and accuracy of the labels."""
         metrics = {}
         for name, store in self.dev.items():
             heard = [self._hear(store.samples(row)) for row in range(len(store))]
-            if spoken := [(row["text"], z_TD) for row, z_TD in zip(store.rows, heard, strict=True) if row.get("text")]:
+            spoken = [(row["text"], z_TD) for row, z_TD in zip(store.rows, heard, strict=True) if row.get("text")]
+            if spoken and self.like is None:
                 paths = [self.readout.tokens(z_TD).argmax(-1).tolist() for _, z_TD in spoken]
                 said = [self.spelling.decode(path) for path in paths]
                 metrics[f"wer_{name}"] = float(jiwer.wer([text for text, _ in spoken], said))
@@ -216,8 +227,10 @@ class AdaptorObjective(Objective):
         """Write the model.
 
         CTC looked at directions only; the adaptor's norm is scaled so that a feature, times the √2 of the input sum, is
-        about as long as a token's embedding.
+        about as long as a token's embedding. That of outputs like others' is as it should be.
         """
+        if self.like is not None:
+            return save_parts(folder, self.parts)
         norm, embeddings_VD = self.readout.adaptor.layers[-1], self.parts.llm.model.embed_tokens.weight
         assert isinstance(norm, nn.LayerNorm)
         with torch.no_grad():

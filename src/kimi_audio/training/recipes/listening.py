@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from kimi_audio.checkpoint.layout import load_parts, save_parts
+import torch
+from torch import Tensor
+
+from kimi_audio.checkpoint.layout import ModelParts, load_parts, save_parts
 from kimi_audio.data.waveforms import WaveformStore
 from kimi_audio.errors import ConfigError
+from kimi_audio.llm.model import Adaptor
 from kimi_audio.tokenizer.semantic import SemanticTokenizer
 from kimi_audio.training.code_readers import CodeReader, DecoderReader, LetterReader
 from kimi_audio.training.objectives.adaptor import AdaptorObjective
@@ -81,6 +86,8 @@ class AdaptorRecipe:
         augment: for an encoder that is trained along.
         rates: parameter-name prefix (`encoder`, `adaptor`) → learning-rate scale; 0 freezes. With `encoder: 0` it hears
             every recording once, clean, and the features are cached.
+        like: a model whose adaptor gives, of what its own encoder hears, the outputs to learn, instead of the words.
+            The language model, which knows those, can stay as it is. With `encoder: 0`.
         frozen_until: prefix → fraction of the run after which those parameters start to learn.
         mask_features: share of the features that are hidden.
     """
@@ -91,6 +98,7 @@ class AdaptorRecipe:
     cache: Path
     train: TrainConfig
     dev: dict[str, Path] = field(default_factory=dict)
+    like: Path | None = None
     augment: AugmentRecipe | None = None
     rates: dict[str, float] = field(default_factory=dict)
     frozen_until: dict[str, float] = field(default_factory=dict)
@@ -98,17 +106,21 @@ class AdaptorRecipe:
     batch_seconds: float = 60.0
 
     def build(self) -> AdaptorObjective:
-        parts, store, heard = load_parts(self.model), _store(self.recordings, self.cache), None
+        parts, store, heard, like = load_parts(self.model), _store(self.recordings, self.cache), None, None
         if self.rates.get("encoder") == 0:
             if self.augment:
                 raise ConfigError("augment is for an encoder in training; with `encoder: 0` sounds are heard clean.")
-            ears = CachedEars(self.model, parts, self.cache, None, Listening.of(self.train))
-            ears.hear([row["audio"] for row in store.rows])
-            heard = ears.heard
+            heard = self._ears(self.model, parts, store).heard
+        elif self.like:
+            raise ConfigError("like is for an encoder that is not trained: set rates: {encoder: 0}.")
+        if self.like:
+            other = load_parts(self.like)
+            like = partial(_outputs, other.llm.model.vq_adaptor, self._ears(self.like, other, store))
         return AdaptorObjective(
             parts,
             store,
             heard=heard,
+            like=like,
             dev={name: _store([path], self.cache) for name, path in self.dev.items()},
             augment=self.augment.augmenter() if self.augment else None,
             rates=self.rates,
@@ -117,6 +129,20 @@ class AdaptorRecipe:
             mask_features=self.mask_features,
             seed=self.train.seed,
         )
+
+    def _ears(self, model: Path, parts: ModelParts, store: WaveformStore) -> CachedEars:
+        """Those of a model, which have heard all recordings."""
+        ears = CachedEars(model, parts, self.cache, None, Listening.of(self.train))
+        ears.hear([row["audio"] for row in store.rows])
+        return ears
+
+
+@torch.inference_mode()
+def _outputs(adaptor: Adaptor, ears: CachedEars, audio: str) -> Tensor:
+    """What an adaptor gives for a recording (T, D)."""
+    features_1TF = ears.heard(audio).features
+    assert features_1TF is not None, "a model with an adaptor has an acoustic encoder"
+    return adaptor(features_1TF[0].float())
 
 
 @dataclass(frozen=True, kw_only=True)
