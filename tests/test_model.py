@@ -63,6 +63,16 @@ def test_streamed_pieces_join_to_the_answer(name: str, options: dict[str, Any], 
     assert all(pieces)
 
 
+def test_loops_end_in_a_stream_too() -> None:
+    """A model that says one id over and over has to say another, and its reply says it once."""
+    model = tiny_model(generation_config={"max_new_tokens": 60})
+    model.llm.lm_head.register_forward_hook(lambda _, __, logits: logits.index_fill(-1, torch.tensor([65]), 1e4))
+    whole = model.stream(CONVERSATIONS["text"])
+    assert "".join(whole) == whole.reply.text == "A" * 60
+    broken = model.stream(CONVERSATIONS["text"], break_loops=True)
+    assert "A" * 13 not in "".join(broken) and "A" * 12 not in broken.reply.text
+
+
 def test_answers_depend_on_the_sound(model: KimiAudio) -> None:
     heard = {model.ask("What?", tone(0.7, pitch), max_new_tokens=20).text for pitch in (90, 180, 400)}
     assert len(heard) > 1

@@ -233,14 +233,16 @@ class KimiAudio:
         output_type: OutputType = "text",
         *,
         seed: int | None = None,
+        break_loops: bool = False,
         speech: StreamConfig | None = None,
         **options: Any,
     ) -> AnswerStream:
         """Answer a conversation piece by piece: complete characters, and sound as soon as it is certain.
 
-        Joined, the pieces are what `generate` returns; at the end that is also the `reply` of what this returns.
+        At the end, what `generate` returns is the `reply` of what this returns. The pieces, joined, are the same, but
+        for the repetitions by which a loop was found out.
         """
-        return self._answer(self.prompt(messages, output_type), output_type, seed, speech, options)
+        return self._answer(self.prompt(messages, output_type), output_type, seed, speech, options, break_loops)
 
     def say(
         self, text: str, *, seed: int | None = None, speech: StreamConfig | None = None, **options: Any

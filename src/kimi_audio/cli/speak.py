@@ -168,7 +168,8 @@ def _answer(partner: "KimiAudio", messages: "list[Message]", mouth: "Mouth", spe
     """Print and say the answer as it is made."""
     output_type = "both" if speaking.aloud else "text"
     speech = speaking.manner(partner)
-    with closing(partner.stream(messages, output_type, seed=speaking.seed, speech=speech)) as answer:
+    stream = partner.stream(messages, output_type, seed=speaking.seed, break_loops=True, speech=speech)
+    with closing(stream) as answer:
         for piece in answer:
             if isinstance(piece, str):
                 print(piece, end="", flush=True)

@@ -109,7 +109,7 @@ class KimiAudioAdapter:
     def recipe(self, benchmark: Benchmark) -> dict[str, Any]:
         model = self.model
         added: dict[str, Any] = {"sampling": asdict(replace(model.defaults, **whole_options(benchmark.sampling)))}
-        added |= asdict(model.habits) | {"break_loops": not benchmark.speaks}
+        added |= asdict(model.habits) | {"break_loops": True}
         return added | speech_settings(model) if benchmark.speaks else added
 
     def generate(self, sample: Sample, benchmark: Benchmark) -> Output:
@@ -127,7 +127,7 @@ class KimiAudioAdapter:
 
     def _speak(self, messages: list[Message], options: dict[str, Any]) -> Output:
         started, first_sound = time.perf_counter(), None
-        answer = self.model.stream(messages, "both", seed=self._seed, **options)
+        answer = self.model.stream(messages, "both", seed=self._seed, break_loops=True, **options)
         for piece in answer:
             if first_sound is None and isinstance(piece, np.ndarray):
                 first_sound = time.perf_counter() - started
