@@ -68,6 +68,13 @@ def metric(name: str, tools: SpeechTools) -> Metric:
 # --- words
 
 
+def test_what_the_recogniser_hears_in_a_loop_was_said_once(tools: SpeechTools, tmp_path: Path) -> None:
+    loop = "Red, green," + " blue, gold," * 40
+    assert pair(metric("speech-wer", tools).score(asked(), said(tmp_path, loop))) == (0, 4)
+    twice = said(tmp_path, "red green blue gold red green blue gold")
+    assert pair(metric("speech-wer", tools).score(asked(), twice)) == (4, 4)
+
+
 def test_spoken_words_are_compared_as_words(tools: SpeechTools, tmp_path: Path) -> None:
     wer = metric("speech-wer", tools)
     assert pair(wer.score(asked(), said(tmp_path, "Red, green, blue, gold!"))) == (0, 4)

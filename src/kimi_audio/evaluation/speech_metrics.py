@@ -13,6 +13,7 @@
     first-sound         seconds until sound began; until the end of the work for a model that doesn't stream
     rtf                 seconds of work for a second of speech
 
+A phrase that the recogniser hears in a loop, which Whisper does on short sounds, is taken as heard once.
 An answer without speech has no word right, no likeness, and the lowest quality. For pace and time there is nothing to
 measure, which is a DataError: such an answer is in no figure, but among the failures.
 """
@@ -39,6 +40,7 @@ from kimi_audio.evaluation.speaker import SpeakerEncoder
 from kimi_audio.evaluation.speech import VOICE_RATE, Pauses, find_pauses, leading_silence
 from kimi_audio.evaluation.whisper import FasterWhisper
 from kimi_audio.evaluation.word_errors import align
+from kimi_audio.generation.loops import collapse_loops
 
 NO_SPEECH = "no speech to measure"
 
@@ -118,7 +120,9 @@ class SpeechTools:
 
 
 def _transcript(recogniser: Recogniser, prediction: Prediction) -> str:
-    return recogniser.transcribe(prediction.audio) if prediction.audio and spoken(prediction) is not None else ""
+    if prediction.audio is None or spoken(prediction) is None:
+        return ""
+    return " ".join(collapse_loops(recogniser.transcribe(prediction.audio).split()))
 
 
 class SpokenWordErrors:

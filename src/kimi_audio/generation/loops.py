@@ -8,7 +8,10 @@ People repeat themselves too, so a phrase counts as a loop only after 3 times in
 one id 12 times, two ids 6 times, four ids 3 times.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from typing import TypeVar
+
+Id = TypeVar("Id", bound=Hashable)
 
 MIN_REPEATS = 3
 MIN_IDS = 12
@@ -25,9 +28,9 @@ def repeated_unit(ids: Sequence[int]) -> int:
     return 0
 
 
-def collapse_loops(ids: Sequence[int]) -> list[int]:
-    """`ids` with every loop said once; where `ids` ends inside a loop, the phrase begun last goes too."""
-    kept: list[int] = []
+def collapse_loops(ids: Sequence[Id]) -> list[Id]:
+    """`ids`, or words, with every loop said once; where `ids` ends inside a loop, the phrase begun last goes too."""
+    kept: list[Id] = []
     at = 0
     while at < len(ids):
         unit = next((u for u in range(1, MAX_UNIT + 1) if _loops_from(ids, at, u)), 0)
@@ -44,7 +47,7 @@ def collapse_loops(ids: Sequence[int]) -> list[int]:
     return kept
 
 
-def _loops_from(ids: Sequence[int], at: int, unit: int) -> bool:
+def _loops_from(ids: Sequence[Id], at: int, unit: int) -> bool:
     end = at + _loop_span(unit)
     return end <= len(ids) and ids[at : end - unit] == ids[at + unit : end]
 
