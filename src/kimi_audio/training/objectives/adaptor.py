@@ -11,12 +11,12 @@ A recording with a label (a sound event, an emotion) is classified as well: its 
 embeddings of all labels' names.
 
 Where the LLM has since learned from an adaptor's outputs, and the encoder becomes another, an adaptor for the new one
-learns to give what the old one gave (`like`), in place of words.
+learns to give what the old one gave (`like`) in place of words.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,14 +81,14 @@ class Readout(nn.Module):
 
 @dataclass(frozen=True)
 class Batch:
-    """Log-mels (n_mels, frames) or features (T, F), T of each, CTC targets, label numbers, outputs (T, D) to give."""
+    """Log-mels (n_mels, frames) or features (T, F), T of each, CTC targets, label numbers, wanted outputs (T, D)."""
 
     sounds: list[Tensor]
     lengths: list[int]
     targets: list[list[int]]
     letters: list[list[int]]
     labels: list[int | None]
-    wanted: list[Tensor]
+    wanted: list[Tensor | None]
 
 
 class AdaptorObjective(Objective):
@@ -99,7 +99,7 @@ class AdaptorObjective(Objective):
         store: recordings (rows with `text`, `label` or both).
         dev: name → recordings for `evaluate`.
         heard: `audio` of a row → its features, for an encoder that is not trained; it is then not asked again.
-        like: `audio` of a row → the outputs (T, D) that are wanted, instead of its words; only with `heard`.
+        like: `audio` of a row without a label → the outputs (T, D) wanted instead of its words; only with `heard`.
         augment: changes each sound anew each time it is met; SpecAugment comes on top.
         rates, frozen_until: by parameter-name prefix (`encoder`, `adaptor`), see `groups_by_prefix`.
         batch_seconds: sound in a batch, padding included.
@@ -162,8 +162,12 @@ class AdaptorObjective(Objective):
         labels = [self.store.rows[row].get("label") for row in rows]
         numbers = [self.labels.index(label) if label else None for label in labels]
         targets, letters = [self.targets[row] for row in rows], [self.letters[row] for row in rows]
-        wanted = [self.like(self.store.rows[row]["audio"]) for row in rows] if self.like else []
+        wanted = [self._wanted(self.store.rows[row]) for row in rows]
         return Batch(sounds, lengths, targets, letters, numbers, wanted)
+
+    def _wanted(self, row: Row) -> Tensor | None:
+        """Outputs to give for a recording; one with a label is to give that."""
+        return self.like(row["audio"]) if self.like and not row.get("label") else None
 
     def _remembered(self, row: int) -> tuple[Tensor, int]:
         """Features of a recording, and how many."""
@@ -186,23 +190,38 @@ class AdaptorObjective(Objective):
         features = sounds if self.heard else self.encoder.encode(sounds, batch.lengths, FRAMES_MULTIPLE)
         hidden = torch.cat([hide_spans(feature, self.mask_features, rng) for feature in features])
         heard = self.readout.adaptor(hidden).split(batch.lengths)
-        losses: dict[str, Tensor] = {}
-        if batch.wanted:
-            wanted_ND = torch.cat(batch.wanted).to(self.device)
-            losses["likeness_loss"] = F.mse_loss(torch.cat(heard), wanted_ND) / wanted_ND.var(0).mean()
-        elif spoken := [n for n, target in enumerate(batch.targets) if target]:
-            lengths = [batch.lengths[n] for n in spoken]
-            tokens = self.readout.tokens(torch.cat([heard[n] for n in spoken])).split(lengths)
-            losses["ctc_loss"] = ctc_loss(tokens, [batch.targets[n] for n in spoken])
-            if not self.heard:
-                letters = self.readout.letters(torch.cat([features[n] for n in spoken]))
-                frames = letters.split([FRAMES_PER_TOKEN * length for length in lengths])
-                losses["letters_loss"] = LETTERS_WEIGHT * ctc_loss(frames, [batch.letters[n] for n in spoken])
-        if labelled := [(z_TD, label) for z_TD, label in zip(heard, batch.labels, strict=True) if label is not None]:
-            logits_BC = torch.stack([self.readout.label(z_TD) for z_TD, _ in labelled])
-            losses["label_loss"] = F.cross_entropy(logits_BC, logits_BC.new_tensor([n for _, n in labelled]).long())
+        losses = self._label_loss(batch, heard)
+        losses |= self._word_losses(batch, features, heard) if self.like is None else self._likeness_loss(batch, heard)
         total = torch.stack(list(losses.values())).sum()
         return total, {"tokens": float(sum(batch.lengths)), **{name: loss.detach() for name, loss in losses.items()}}
+
+    def _word_losses(self, batch: Batch, features: Sequence[Tensor], heard: Sequence[Tensor]) -> dict[str, Tensor]:
+        """CTC of tokens; of letters too, where the encoder is trained."""
+        if not (spoken := [n for n, target in enumerate(batch.targets) if target]):
+            return {}
+        lengths = [batch.lengths[n] for n in spoken]
+        tokens = self.readout.tokens(torch.cat([heard[n] for n in spoken])).split(lengths)
+        losses = {"ctc_loss": ctc_loss(tokens, [batch.targets[n] for n in spoken])}
+        if not self.heard:
+            letters = self.readout.letters(torch.cat([features[n] for n in spoken]))
+            frames = letters.split([FRAMES_PER_TOKEN * length for length in lengths])
+            losses["letters_loss"] = LETTERS_WEIGHT * ctc_loss(frames, [batch.letters[n] for n in spoken])
+        return losses
+
+    def _likeness_loss(self, batch: Batch, heard: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Squared error of the outputs, in parts of the variance of those that are wanted."""
+        pairs = [(z_TD, like_TD) for z_TD, like_TD in zip(heard, batch.wanted, strict=True) if like_TD is not None]
+        if not pairs:
+            return {}
+        given_ND, wanted_ND = (torch.cat(outputs).to(self.device) for outputs in zip(*pairs, strict=True))
+        return {"likeness_loss": F.mse_loss(given_ND, wanted_ND) / wanted_ND.var(0).mean()}
+
+    def _label_loss(self, batch: Batch, heard: Sequence[Tensor]) -> dict[str, Tensor]:
+        labelled = [(z_TD, label) for z_TD, label in zip(heard, batch.labels, strict=True) if label is not None]
+        if not labelled:
+            return {}
+        logits_BC = torch.stack([self.readout.label(z_TD) for z_TD, _ in labelled])
+        return {"label_loss": F.cross_entropy(logits_BC, logits_BC.new_tensor([n for _, n in labelled]).long())}
 
     def evaluate(self) -> dict[str, float]:
         """Word error rate of CTC's best path, if words are learned, and accuracy of the labels."""
