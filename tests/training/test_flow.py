@@ -9,7 +9,8 @@ from training.sounds import CODES, VOCODER, make_flow, tone_codes, tone_store
 
 from kimi_audio.detokenizer.flow import CACHE_TIME, TIME_SCALE, whole_time
 from kimi_audio.detokenizer.streaming import FRAMES_PER_CODE
-from kimi_audio.training.objectives.flow import FlowObjective, chunk_causal_mask, draw_chunks
+from kimi_audio.detokenizer.vocoder import log_mel
+from kimi_audio.training.objectives.flow import FlowObjective, chunk_causal_mask, draw_chunks, mels_at
 from kimi_audio.training.trainer import TrainConfig, Trainer
 
 
@@ -60,6 +61,29 @@ def test_blurred_codes_are_neighbours_of_the_true_ones(store):
 def test_long_recordings_are_cut_to_a_stretch(store):
     batch = next(objective(store, longest_seconds=0.4).batches(0))
     assert batch.codes.shape[1] == 5
+
+
+def test_codes_of_another_voice_go_with_the_moments_that_they_are_of(store):
+    """At half the pace every mel comes twice."""
+    codes, mel_TM = objective(store)._stretch(store, 5, np.random.default_rng(0))
+    own = (np.arange(len(mel_TM)) + 0.5) * VOCODER.hop_size / VOCODER.sampling_rate
+    slow = objective(store)
+    slow.codes = lambda _: codes + codes
+    store.rows[5]["times"] = np.repeat(own, 2).tolist()
+    twice, slow_TM = slow._stretch(store, 5, np.random.default_rng(0))
+    assert twice == codes + codes and torch.equal(slow_TM[::2], slow_TM[1::2])
+
+
+def test_mels_are_those_of_the_moment():
+    """Of noise that comes and goes: much closer to the mels at these times than to those of a frame later."""
+    seconds = VOCODER.hop_size / VOCODER.sampling_rate
+    loudness = torch.sin(torch.arange(8000) / VOCODER.hop_size).exp()
+    noise = loudness * torch.randn(8000, generator=torch.Generator().manual_seed(0)) / 20
+    mel_TM = log_mel(noise[None], VOCODER)[0]
+    at_TM = mels_at(noise, ((torch.arange(len(mel_TM)) + 0.5) * seconds).tolist(), VOCODER)
+    inner = slice(4, -4)  # the edges are padded otherwise
+    aside = (at_TM.roll(1, 0) - mel_TM)[inner].abs().mean()
+    assert (at_TM - mel_TM)[inner].abs().mean() < 0.5 * aside
 
 
 def test_padding_changes_nothing(store):

@@ -6,13 +6,14 @@
 On the straight way from noise to a mel, x_t = (1 − t) · noise + t · mel, the network learns the velocity mel − noise.
 In the chunk-causal stage a row is laid out twice: the finished frames as a stream remembers them (time 0.999), then the
 noisy ones. A noisy chunk sees itself and the finished chunks before it, as in `detokenizer.streaming`; what a stream
-looks ahead makes its chunks longer, no more. The third stage, one speaker, is a matter of data.
+looks ahead makes its chunks longer, no more. The third stage, one speaker, is a matter of data. Where another voice
+said the same, its codes go with the recording as well: row["times"] says when the recording is where that voice is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,8 @@ from kimi_audio.training.objective import Objective, ParameterGroup, groups_by_p
 
 CODES_PER_SECOND = 12.5
 DEV_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
+FINE = 4
+"""Mels of which to choose in time lie so much closer."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,8 @@ class FlowObjective(Objective):
     Args:
         flow: the network.
         mels: settings of the mels, which are the vocoder's.
-        store: recordings at the vocoder's rate.
+        store: recordings at the vocoder's rate. Where the codes of a row are of another voice, its `times`, four to a
+            code, are the seconds in the recording that go with them.
         codes: row of the store → its codes.
         dev: the same of recordings for `evaluate`.
         export: writes the trained model.
@@ -184,12 +188,22 @@ class FlowObjective(Objective):
     def _stretch(self, store: WaveformStore, row: int, rng: np.random.Generator) -> tuple[list[int], Tensor]:
         """Codes of a recording, or of a random stretch of it, and the log-mel of just those."""
         codes, samples = self.codes(store.rows[row]), torch.from_numpy(store.samples(row))
-        width = FRAMES_PER_CODE * self.mels.hop_size
-        samples = F.pad(samples, (0, max(0, len(codes) * width - len(samples))))
         first = int(rng.integers(max(0, len(codes) - self.longest) + 1))
         codes = codes[first : first + self.longest]
-        mel_1TM = log_mel(samples[first * width : (first + len(codes)) * width][None], self.mels)
-        return codes, mel_1TM[0]
+        stretch = slice(FRAMES_PER_CODE * first, FRAMES_PER_CODE * (first + len(codes)))
+        if times := store.rows[row].get("times"):
+            return codes, mels_at(samples, times[stretch], self.mels)
+        hop = self.mels.hop_size
+        samples = F.pad(samples, (0, max(0, hop * stretch.stop - len(samples))))
+        return codes, log_mel(samples[hop * stretch.start : hop * stretch.stop][None], self.mels)[0]
+
+
+def mels_at(samples_L: Tensor, times: Sequence[float], mels: VocoderConfig) -> Tensor:
+    """Log-mels (T, M) of the moments of a recording that are nearest to `times`, in seconds."""
+    fine = replace(mels, hop_size=mels.hop_size // FINE)
+    mel_TM = log_mel(samples_L[None], fine)[0]
+    frames = (torch.tensor(times) * mels.sampling_rate / fine.hop_size).long()
+    return mel_TM[frames.clamp(0, len(mel_TM) - 1)]
 
 
 def draw_chunks(codes: int, seconds: tuple[float, float], rng: np.random.Generator) -> Tensor:

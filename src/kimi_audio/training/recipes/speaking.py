@@ -113,6 +113,8 @@ class DetokenizerRecipe:
 class FlowRecipe(DetokenizerRecipe):
     """`objective: flow`: codes to mels.
 
+    A row of a manifest may have `codes` of another voice that says the same, and `times` (see `FlowObjective`).
+
     Attributes:
         chunk_seconds: shortest and longest chunk of the chunk-causal stage; none for whole utterances.
         drop_codes: share of utterances without condition, for guidance.
@@ -130,11 +132,11 @@ class FlowRecipe(DetokenizerRecipe):
         rate = detokenizer.sample_rate
         store = self.store(self.recordings, rate)
         dev = self.store([self.dev], rate) if self.dev else None
-        audios = [row["audio"] for row in [*store.rows, *(dev.rows if dev else [])]]
+        audios = [row["audio"] for row in [*store.rows, *(dev.rows if dev else [])] if "codes" not in row]
         heard = codes_of(audios, self.model, parts, self.cache, Listening.of(self.train))
 
         def codes(row: dict[str, Any]) -> list[int]:
-            return list(heard.heard(row["audio"]).codes)
+            return row["codes"] if "codes" in row else list(heard.heard(row["audio"]).codes)
 
         return FlowObjective(
             detokenizer.flow,
