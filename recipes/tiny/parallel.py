@@ -2,9 +2,9 @@
 
     python recipes/tiny/parallel.py models/tiny voice.train.jsonl SPOKEN > parallel.train.jsonl
 
-SPOKEN holds, for line N of the manifest, N.wav: its text in that voice. The two are aligned by dynamic time warping of
-what the acoustic encoder hears of both. A line out is the recording, the other voice's codes, and, four to a code, the
-`times` in the recording that go with them. The twentieth of the pairs that fits worst is left out.
+SPOKEN holds, for line N of the manifest, counted from 0, N.wav: its text in that voice. The two are aligned by dynamic
+time warping of what the acoustic encoder hears of both. A line out is the recording, the other voice's codes, and, four
+to a code, the `times` in the recording that go with them. The twentieth of the pairs that fits worst is left out.
 """
 
 import argparse
