@@ -8,15 +8,15 @@
     for samples in model.say("Good morning."): ...          # float32, model.speech_rate
 
 The model folder's ``generation_config.json`` may set the defaults of the sampling options, by their names, and
-the fields of `Habits`: how this model was trained to be used.
+the fields of `habits.Habits`: how this model was trained to be used.
 """
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -31,9 +31,9 @@ from kimi_audio.generation.decode import POSITIONS
 from kimi_audio.generation.joint import JointSearch, PhonemeEars
 from kimi_audio.generation.speech_text import spoken_pieces
 from kimi_audio.generation.transcript import Transcriber, Transcript, TranscriptSegment, transcripts
+from kimi_audio.habits import Habits, known_fields
 from kimi_audio.messages import Conversation, Message, messages_from
 from kimi_audio.prompt import Heard, OutputType, Prompt, build_prompt
-from kimi_audio.settings import check_types
 from kimi_audio.tokenizer.acoustic import num_tokens
 from kimi_audio.vocab import Vocabulary
 
@@ -46,36 +46,6 @@ CODES_A_PUSH = 25
 
 ANSWER_POSITIONS = 500
 """What a long conversation leaves for an answer: 40 s of speech."""
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Habits:
-    """How a model was trained to be used; fields of ``generation_config.json``.
-
-    Attributes:
-        transcribe_instruction: asks for the words of the sound that follows it.
-        max_segment_seconds: longest piece of a recording that is transcribed at once.
-        say_instruction: asks to read the text that follows it aloud.
-        max_say_characters: longest piece of a text that is read aloud at once.
-        join_sentences: read short sentences aloud together; not for a model that learned single ones.
-        beams, language_weight: of the search for transcripts by a model that reads phonemes (`generation.joint`).
-        write_requests_down: transcribe a spoken request, and answer what was understood. For a small model, which
-            knows more in writing than by ear.
-        history_text_eos: an assistant's earlier answers end with ``text_eos``, as in the fine-tuning code; the
-            released inference code leaves it out.
-    """
-
-    transcribe_instruction: str = "Please transcribe the following audio:"
-    max_segment_seconds: float = 30.0
-    history_text_eos: bool = False
-    say_instruction: str = "Please read the following text aloud:"
-    max_say_characters: int = 200
-    join_sentences: bool = True
-    beams: int = 4
-    language_weight: float = 1.0
-    write_requests_down: bool = False
 
 
 class KimiAudio:
@@ -91,8 +61,8 @@ class KimiAudio:
         self.acoustic, self.semantic = parts.acoustic, parts.semantic
         self.detokenizer = parts.detokenizer
         self.vocab = Vocabulary.from_config(parts.llm.config.to_dict())
-        self.defaults = _known_fields(SamplingParams, parts.generation_config)
-        self.habits = _known_fields(Habits, parts.generation_config)
+        self.defaults = known_fields(SamplingParams, parts.generation_config)
+        self.habits = known_fields(Habits, parts.generation_config)
         self.phoneme_ears = None
         if parts.acoustic is not None and parts.phonemes is not None and parts.lexicon is not None:
             search = JointSearch(self.habits.beams, self.habits.language_weight)
@@ -376,15 +346,6 @@ class KimiAudio:
         if unknown := [name for name in options if name not in accepted]:
             raise ConfigError(f"{unknown[0]!r} is no option; accepted are {', '.join(accepted)}")
         return replace(self.defaults, **options)
-
-
-def _known_fields(cls: type[T], config: Mapping[str, Any]) -> T:
-    """An instance of the dataclass `cls` from those of its fields that ``generation_config.json`` has."""
-    try:
-        check_types(cls, config)
-    except ConfigError as error:
-        raise ConfigError(f"generation_config.json: {error}") from error
-    return cls(**{f.name: config[f.name] for f in fields(cls) if f.name in config})  # type: ignore[arg-type]
 
 
 def _noise(seed: int | None) -> Noise:
