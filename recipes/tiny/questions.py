@@ -1,7 +1,7 @@
 """Question and answer pairs of the kind a voice assistant gets, made from the tables in `text/`.
 
     python recipes/tiny/questions.py > questions_written.jsonl             # also as conversations ("messages")
-    python recipes/tiny/questions.py --texts texts.tsv > …                 # with more words to spell, from these texts
+    python recipes/tiny/questions.py --texts texts.tsv > …                 # more to spell and to say, from these texts
     python recipes/tiny/questions.py --as-heard > questions_heard.jsonl    # as a transcript may have them: no capitals
     python recipes/tiny/questions.py --share piper:joe=800 > lines.tsv     # some of them as utterances to synthesise
     python recipes/tiny/questions.py --chat chat.jsonl --share …           # the prompts of `chat.py` instead
@@ -58,7 +58,8 @@ SUM_WORDINGS = {
 }  # fmt: skip
 SPELLING_WORDINGS = (
     "Spell {}.", "How do you spell {}?", "Spell the word {}.", "How is the word {} spelled?", "Please spell {}.",
-    "How do I write {}?", "Can you spell {}?", "What are the letters of {}?",
+    "How do I write {}?", "Can you spell {}?", "What are the letters of {}?", "Spell {} for me.",
+    "What is the spelling of {}?", "Can you spell the word {}?", "Which letters make up the word {}?",
 )  # fmt: skip
 OPPOSITE_WORDINGS = (
     "What is the opposite of {}?", "Tell me the opposite of {}.", "What's the opposite of {}?",
@@ -66,9 +67,14 @@ OPPOSITE_WORDINGS = (
 )  # fmt: skip
 UNIT_WORDINGS = (
     "How many {0} are in {1}?", "How many {0} is {1}?", "How many {0} do {1} have?", "{2} are how many {0}?",
-    "Tell me {1} in {0}.", "How many {0} are there in {1}?",
+    "Tell me {1} in {0}.", "How many {0} are there in {1}?", "What is {1} in {0}?", "Convert {1} to {0}.",
+    "How many {0} make {1}?", "How many {0} do {1} make?",
 )  # fmt: skip
-FREQUENT = 5
+FREQUENT = 3
+TWO_DIGITS = 1500
+"""Sums of two-digit numbers: what eight and seven are follows from twenty eight and seven."""
+SENTENCES = 1500
+"""Short sentences of the texts that are to be said after the user."""
 SPOKEN_WORDS = 16  # longer questions are not synthesised
 SPOKEN_AT_MOST = {"digits": 0, "arithmetic": 1600, "spelling": 900, "opposite": 400, "rhyme": 120, "currency": 300,
                   "language": 300, "repeat": 500}  # fmt: skip
@@ -140,6 +146,10 @@ def arithmetic(rng: random.Random) -> Iterator[Pair]:
     sums += [(a, "*", b, a * b) for a in range(13) for b in range(13)]
     sums += [(a * b, "/", b, a) for a in range(1, 13) for b in range(1, 11)]
     sums += [(a, "*", b, a * b) for a in range(2, 21) for b in (20, 24, 30, 50, 60, 100, 1000) if a * b < 10000]
+    carried = [(a, "+", b, a + b) for a in range(21, 100) for b in range(2, 100)]
+    carried += [(a, "-", b, a - b) for a in range(21, 100) for b in range(2, a)]
+    carried += [(a, "*", b, a * b) for a in range(13, 41) for b in range(2, 13)]
+    sums += rng.sample(carried, TWO_DIGITS)
     names = {"+": ["plus"], "-": ["minus"], "*": ["times", "multiplied by"], "/": ["divided by"]}
     for a, sign, b, result in sums:
         item = f"{a} {sign} {b}"
@@ -148,7 +158,7 @@ def arithmetic(rng: random.Random) -> Iterator[Pair]:
         wordings += [f"{lead} {said[0]}{end}" for lead, end in (("Tell me what", " is."), ("Please work out", "."))]
         wordings += [wording.format(in_words(a), in_words(b)) for wording in SUM_WORDINGS[sign]]
         answer = sentence(f"{said[0]} is {in_words(result)}.")
-        for wording in rng.sample(wordings, 5):
+        for wording in rng.sample(wordings, 5 if a <= 20 else 2):
             yield Pair("arithmetic", item, wording, answer)
         if rng.random() < 0.25:
             yield Pair("digits", item, f"What is {a} {names[sign][0]} {b}?", answer)
@@ -203,8 +213,9 @@ def sequences() -> Iterator[Pair]:
             yield Pair("order", f"after {before}", f"Which {name} follows {before}?", after)
             yield Pair("order", f"after {before}", f"Which {name} is after {before}?", after)
             yield Pair("order", f"after {before}", f"What is the next {name} after {before}?", after)
+            yield Pair("order", f"after {before}", f"Which is the {name} after {before}?", after)
             for wording in (f"What {name} comes before {here}?", f"Which {name} comes just before {here}?",
-                            f"Which {name} is right before {here}?"):  # fmt: skip
+                            f"Which {name} is right before {here}?", f"What is the {name} before {here}?"):  # fmt: skip
                 yield Pair("order", f"before {here}", wording, f"{before} comes before {here}.")
         for first, second, third in zip(ring, (*ring[1:], *ring[:1]), (*ring[2:], *ring[:2]), strict=True):
             answer = f"First comes {second}, then {third}."
@@ -214,10 +225,12 @@ def sequences() -> Iterator[Pair]:
     for today, next_day in pairwise((*DAYS, DAYS[0])):
         tomorrow, yesterday = f"Tomorrow is {next_day}.", f"Yesterday was {today}."
         for wording in (f"If today is {today}, what day is tomorrow?", f"Today is {today}. What day is tomorrow?",
-                        f"It is {today} today. What comes tomorrow?"):  # fmt: skip
+                        f"It is {today} today. What comes tomorrow?",
+                        f"What day is it tomorrow if today is {today}?"):  # fmt: skip
             yield Pair("order", f"tomorrow {today}", wording, tomorrow)
         for wording in (f"If today is {next_day}, what day was yesterday?", f"Today is {next_day}. What was yesterday?",
-                        f"It is {next_day} today. What day was it yesterday?"):  # fmt: skip
+                        f"It is {next_day} today. What day was it yesterday?",
+                        f"What was yesterday if today is {next_day}?"):  # fmt: skip
             yield Pair("order", f"yesterday {next_day}", wording, yesterday)
     for month, days, nth in zip(MONTHS, MONTH_DAYS, ORDINALS, strict=True):
         length = f"{month} has {in_words(days)} days."
@@ -242,19 +255,21 @@ def conversions() -> Iterator[Pair]:
         ("grams", "kilogram", "kilograms", 1000), ("meters", "kilometer", "kilometers", 1000),
         ("cents", "dollar", "dollars", 100), ("feet", "yard", "yards", 3), ("eggs", "dozen", "dozen", 12),
     ):  # fmt: skip
-        for n in (2, 3, 4, 5, 6, 8, 9, 11, 12, 20):
+        for n in (*range(2, 21), 24, 30, 40, 50):
             many = f"{in_words(n)} {units}"
             answer = f"There are {in_words(n * factor)} {small} in {many}." if n * factor < 10000 else ""
             for wording in UNIT_WORDINGS if answer else ():
                 yield Pair("unit", f"{n} {unit} in {small}", wording.format(small, many, sentence(many)), answer)
 
 
-def repetitions(rng: random.Random) -> Iterator[Pair]:
-    """ "Repeat after me", with sentences from the other answers."""
+def repetitions(rng: random.Random, more: Sequence[str]) -> Iterator[Pair]:
+    """ "Repeat after me", with sentences from the other answers, and `more`."""
     sayings = [sentence(f"{thing} is {meaning}.") for thing, meaning in rows("definitions")]
     sayings += [answer for _, answer in rows("facts")]
+    sayings += more
     wordings = ("Repeat after me: {}", "Say this: {}", "Please repeat: {}", "Say: {}", "Repeat this sentence: {}",
-                "Say these words: {}", "Please say after me: {}")  # fmt: skip
+                "Say these words: {}", "Please say after me: {}", "Repeat what I say: {}", "Can you say this: {}",
+                "Can you repeat after me: {}", "Please say: {}", "Now say this: {}")  # fmt: skip
     for saying in (saying for saying in sayings if len(saying.split()) <= 9):
         for wording in rng.sample(wordings, 3):
             yield Pair("repeat", saying, wording.format(saying), saying)
@@ -278,17 +293,23 @@ def held_back() -> tuple[set[str], set[str]]:
 
 
 def frequent_words(path: Path) -> list[str]:
-    """Words of 3 to 9 letters that the texts of a table (its last column) use at least `FREQUENT` times."""
+    """Words of 3 to 10 letters that the texts of a table (its last column) use at least `FREQUENT` times."""
     counts = Counter(word for line in path.read_text().splitlines() for word in line.split("\t")[-1].lower().split())
-    return sorted(w for w, count in counts.items() if count >= FREQUENT and 3 <= len(w) <= 9)
+    return sorted(w for w, count in counts.items() if count >= FREQUENT and 3 <= len(w) <= 10)
 
 
-def pairs(seed: int = 0, to_spell: Sequence[str] = ()) -> list[Pair]:
+def short_sentences(path: Path) -> list[str]:
+    """Sentences of 3 to 7 words among the texts of a table (its last column)."""
+    texts = [line.split("\t")[-1].lower() for line in path.read_text().splitlines()]
+    return [sentence(f"{text}.") for text in texts if 3 <= len(text.split()) <= 7][:SENTENCES]
+
+
+def pairs(seed: int = 0, to_spell: Sequence[str] = (), to_say: Sequence[str] = ()) -> list[Pair]:
     """All pairs, each question once, without the evaluations' questions and unseen items."""
     rng = random.Random(seed)
     made = (
         *countries(), *definitions(), *alternatives("facts"), *alternatives("smalltalk"), *patterns(),
-        *arithmetic(rng),         *words(rng, to_spell), *animals(), *sequences(), *conversions(), *repetitions(rng),
+        *arithmetic(rng), *words(rng, to_spell), *animals(), *sequences(), *conversions(), *repetitions(rng, to_say),
     )  # fmt: skip
     taken, unseen = held_back()
     kept = []
@@ -335,12 +356,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--share", action="append", default=[], metavar="VOICE=COUNT", help="print utterances instead")
     parser.add_argument("--chat", type=Path, help="conversations of chat.py, instead of our own pairs")
-    parser.add_argument("--texts", type=Path, help="table of texts whose frequent words are to be spelled, too")
+    parser.add_argument("--texts", type=Path, help="table of texts whose words and sentences to use, too")
     parser.add_argument("--as-heard", action="store_true", help="questions in lower case, without punctuation")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    to_spell = frequent_words(args.texts) if args.texts else []
-    made = chat_pairs(args.chat) if args.chat else pairs(to_spell=to_spell)
+    to_spell, to_say = (frequent_words(args.texts), short_sentences(args.texts)) if args.texts else ((), ())
+    made = chat_pairs(args.chat) if args.chat else pairs(to_spell=to_spell, to_say=to_say)
     shares = {voice: int(count) for voice, count in (share.rsplit("=", 1) for share in args.share)}
     if shares:
         for line in draw(made, shares, args.seed):

@@ -15,6 +15,7 @@ from recipe_folder import write_lines
 from tiny_model import WHISPER
 
 from kimi_audio.checkpoint.layout import load_parts, save_parts
+from kimi_audio.checkpoint.quantise import quantise
 from kimi_audio.data.cache import variant_key
 from kimi_audio.errors import AudioError, ConfigError, DataError
 from kimi_audio.pronunciation import Lexicon
@@ -55,6 +56,17 @@ def test_instruction_tuning_from_recipe_to_model(folder):
         run_recipe(folder / "sft.yaml")
     (folder / "sft.yaml").write_text(SFT.replace("steps: 6", "steps: 8"))
     assert run_recipe(folder / "sft.yaml", resume=True).step == 8
+
+
+def test_layers_that_learn_in_few_bits_are_exported_so(folder):
+    layer = "llm.model.layers.0.mlp.gate_proj"
+    (folder / "sft.yaml").write_text(SFT + f"few_bits: [{layer}]\n")
+    assert run_recipe(folder / "sft.yaml").finished
+    before, trained = (load_parts(folder / name).llm for name in ("init", "runs/sft/model"))
+    gate, up = trained.model.layers[0].mlp.gate_proj.weight, trained.model.layers[0].mlp.up_proj.weight
+    assert not torch.equal(gate, before.model.layers[0].mlp.gate_proj.weight)
+    torch.testing.assert_close(gate, quantise(gate, 4).dequantise())
+    assert not torch.allclose(up, quantise(up, 4).dequantise())
 
 
 @pytest.mark.slow

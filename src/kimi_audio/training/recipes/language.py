@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from torch import nn
 
 from kimi_audio.checkpoint.layout import ModelParts, load_parts, save_parts
 from kimi_audio.checkpoint.small import add_audio_branch
 from kimi_audio.data.cache import CLEAN
 from kimi_audio.data.manifest import read_conversations, read_recordings, sounds_of
 from kimi_audio.errors import ConfigError, DataError
+from kimi_audio.llm.model import AudioLLM
 from kimi_audio.prompt import Prompt
+from kimi_audio.training.few_bits import keep_few_bits, learn_in_few_bits
 from kimi_audio.training.mixture import Mixture, Source
 from kimi_audio.training.objectives.language import LanguageObjective, Regularisation
 from kimi_audio.training.objectives.pretrain import TASKS, Segment, pretraining_mixture
@@ -69,6 +72,8 @@ class LanguageRecipe:
         rates: parameter-name prefix (`llm.model.vq_adaptor`, `encoder`, ...) → learning-rate scale; 0 freezes. A `*`
             in a prefix stands for anything.
         frozen_until: prefix → fraction of the run after which those parameters start to learn.
+        few_bits: linear layers (`llm.model.layers.*.mlp.gate_proj`) that learn in the 4 bits that they will be stored
+            in. Rounding takes a CPU longer than learning: for GPUs.
     """
 
     model: Path
@@ -82,6 +87,7 @@ class LanguageRecipe:
     regularisation: Regularisation = field(default_factory=Regularisation)
     rates: dict[str, float] = field(default_factory=dict)
     frozen_until: dict[str, float] = field(default_factory=dict)
+    few_bits: list[str] = field(default_factory=list)
 
     def ears(self, parts: ModelParts) -> CachedEars:
         kind = LiveEars if self.train_encoder else CachedEars
@@ -90,6 +96,12 @@ class LanguageRecipe:
     def objective(
         self, parts: ModelParts, vocab: Vocabulary, mixture: Mixture, dev: dict[str, list[Prompt]]
     ) -> LanguageObjective:
+        learn_in_few_bits(nn.ModuleDict({"llm": parts.llm}), self.few_bits)
+
+        def export(llm: AudioLLM, folder: Path) -> None:
+            keep_few_bits(llm)
+            save_parts(folder, parts)
+
         return LanguageObjective(
             parts.llm,
             mixture,
@@ -98,7 +110,7 @@ class LanguageRecipe:
             regularisation=self.regularisation,
             rates=self.rates,
             frozen_until=self.frozen_until,
-            export=lambda llm, folder: save_parts(folder, parts),
+            export=export,
             dev=dev,
             compiled=self.compile,
             masked_mels=self.train_encoder and self.augment is not None,
