@@ -9,25 +9,30 @@ from kimi_audio.errors import ConfigError
 from kimi_audio.training.few_bits import keep_few_bits, learn_in_few_bits
 
 
-def two_layers() -> nn.Sequential:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(64, 32), nn.Linear(32, 8))
+class TwoLayers(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(64, 32), nn.Linear(32, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.second(self.first(x))
 
 
 def test_a_forward_pass_meets_the_stored_weights():
-    model = two_layers()
-    stored = quantise(model[0].weight, 4).dequantise()
-    learn_in_few_bits(model, ["0"])
-    torch.testing.assert_close(model[0].weight, stored)
+    model = TwoLayers()
+    stored = quantise(model.first.weight, 4).dequantise()
+    learn_in_few_bits(model, ["first"])
+    torch.testing.assert_close(model.first.weight, stored)
     keep_few_bits(model)
-    assert type(model[0].weight) is nn.Parameter
-    torch.testing.assert_close(model[0].weight, stored)
-    again = quantise(model[0].weight, 4).dequantise()
+    assert type(model.first.weight) is nn.Parameter
+    torch.testing.assert_close(model.first.weight, stored)
+    again = quantise(model.first.weight, 4).dequantise()
     torch.testing.assert_close(again, stored)
 
 
 def test_steps_smaller_than_a_rounding_add_up():
-    model, x = two_layers(), torch.randn(256, 64, generator=torch.Generator().manual_seed(1))
+    model, x = TwoLayers(), torch.randn(256, 64, generator=torch.Generator().manual_seed(1))
     wanted = torch.randn(256, 8, generator=torch.Generator().manual_seed(2))
     learn_in_few_bits(model, ["*"])
     optimizer, losses = torch.optim.Adam(model.parameters(), lr=2e-3), []
@@ -41,12 +46,12 @@ def test_steps_smaller_than_a_rounding_add_up():
 
 
 def test_only_the_named_layers_are_rounded():
-    model = two_layers()
-    before = model[1].weight.clone()
-    learn_in_few_bits(model, ["0"])
-    assert torch.equal(model[1].weight, before)
+    model = TwoLayers()
+    before = model.second.weight.clone()
+    learn_in_few_bits(model, ["first"])
+    assert torch.equal(model.second.weight, before)
 
 
 def test_a_pattern_without_a_layer_is_an_error():
     with pytest.raises(ConfigError, match="mlp"):
-        learn_in_few_bits(two_layers(), ["*.mlp"])
+        learn_in_few_bits(TwoLayers(), ["*.mlp"])
