@@ -1,6 +1,6 @@
 """Weights that learn in the few bits that they will be stored in (straight-through estimation, arXiv 1308.3432).
 
-    learn_in_few_bits(llm, ["model.layers.*.mlp.gate_proj"], bits=4)
+    learn_in_few_bits(llm, ["model.layers.*.mlp.gate_proj"])
     ...                                                     # every forward pass meets the rounded weights
     keep_few_bits(llm)                                      # and they are what is left
 
@@ -18,20 +18,18 @@ from torch.nn.utils import parametrize
 from kimi_audio.checkpoint.quantise import Bits, quantise
 from kimi_audio.errors import ConfigError
 
+BITS: Bits = 4
+
 
 class Rounded(nn.Module):
     """A weight matrix as it will be read after it was stored."""
 
-    def __init__(self, bits: Bits) -> None:
-        super().__init__()
-        self.bits: Bits = bits
-
     def forward(self, weight_NK: Tensor) -> Tensor:
-        stored_NK = quantise(weight_NK, self.bits).dequantise(weight_NK.dtype)
+        stored_NK = quantise(weight_NK, BITS).dequantise(weight_NK.dtype)
         return weight_NK + (stored_NK - weight_NK).detach()
 
 
-def learn_in_few_bits(model: nn.Module, patterns: Sequence[str], bits: Bits = 4) -> None:
+def learn_in_few_bits(model: nn.Module, patterns: Sequence[str]) -> None:
     """Round the weights of the linear layers whose names match one of the patterns; `*` stands for anything.
 
     Raises:
@@ -43,7 +41,7 @@ def learn_in_few_bits(model: nn.Module, patterns: Sequence[str], bits: Bits = 4)
             raise ConfigError(f"no linear layer is called {pattern!r}, which is to learn in few bits.")
     for name, linear in linears.items():
         if any(fnmatchcase(name, pattern) for pattern in patterns):
-            parametrize.register_parametrization(linear, "weight", Rounded(bits))
+            parametrize.register_parametrization(linear, "weight", Rounded())
 
 
 def keep_few_bits(model: nn.Module) -> None:
