@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from model_parts import make_parts
 
 from kimi_audio.checkpoint.layout import load_parts, save_parts
@@ -19,6 +21,14 @@ def test_four_frames_a_feature_each_a_distribution():
     log_probs_TC = reader()(torch.randn(7, 4 * 32))
     assert log_probs_TC.shape == (28, 1 + len(PHONEMES))
     torch.testing.assert_close(log_probs_TC.exp().sum(1), torch.ones(28))
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=4))
+def test_sounds_are_read_together_as_alone(lengths):
+    head = reader()
+    sounds = [torch.randn(length, 4 * 32) for length in lengths]
+    for together, sound in zip(head.read(sounds), sounds, strict=True):
+        torch.testing.assert_close(together, head(sound))
 
 
 def test_spaces_and_pauses_have_no_class():

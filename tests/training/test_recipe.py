@@ -20,6 +20,7 @@ from kimi_audio.data.cache import variant_key
 from kimi_audio.errors import AudioError, ConfigError, DataError
 from kimi_audio.pronunciation import Lexicon
 from kimi_audio.tokenizer.acoustic import AcousticEncoder
+from kimi_audio.tokenizer.phonemes import PhonemeConfig, PhonemeReader
 from kimi_audio.tokenizer.semantic import SemanticTokenizer
 from kimi_audio.tokenizer.whisper import WhisperEncoder
 from kimi_audio.training.logs import read_metrics
@@ -231,6 +232,32 @@ def test_a_head_for_phonemes(folder):
     before, after = (load_parts(folder / name) for name in ("init", "runs/p/model"))
     assert result.dev["per_tones"] < 0.6 and after.phonemes is not None and before.phonemes is None
     assert not changes(before.llm, after.llm) and not changes(before.acoustic.encoder, after.acoustic.encoder)
+
+
+def test_encoder_and_head_learn_together(folder):
+    """In noise they are to hear the same words, and the language model what it heard before."""
+    recipe = folder / "hearing.yaml"
+    recipe.write_text(
+        "objective: acoustic\nmodel: start\nrun: runs/h\ncache: cache\nrecordings: [tones.jsonl, quiet.jsonl]\n"
+        "dev: {tones: tones.jsonl}\naugment: {settings: {noise: 1.0}}\nrates: {encoder: 0.2}\nbatch_seconds: 20\n"
+        "train: {steps: 40, learning_rate: 0.01, evaluate_steps: 40}\n"
+    )
+    rows = [json.loads(line) for line in (folder / "tones.jsonl").read_text().splitlines()]
+    write_lines(folder / "quiet.jsonl", [row | {"text": ""} for row in rows[:1]])
+    save_parts(folder / "start", load_parts(folder / "init"))
+    with pytest.raises(DataError, match="no head for phonemes"):
+        run_recipe(recipe)
+    parts = load_parts(folder / "init")
+    parts.lexicon, parts.phonemes = Lexicon({"tea": "ti"}), PhonemeReader(PhonemeConfig(16, 16, 3, 1))
+    save_parts(folder / "start", parts)
+    result = run_recipe(recipe)
+    losses = [row["ctc_loss"] for row in read_metrics(folder / "runs/h/metrics.jsonl") if "ctc_loss" in row]
+    assert losses[-1] < 0.7 * losses[0] and set(result.dev) == {"per_tones", "per_tones_noisy"}
+    before, after = (load_parts(folder / name) for name in ("start", "runs/h/model"))
+    assert not changes(before.llm, after.llm)
+    heard = changes(before.acoustic.encoder, after.acoustic.encoder)
+    assert "conv1.weight" in heard and "embed_positions.weight" not in heard
+    assert changes(before.phonemes, after.phonemes)
 
 
 def changes(before: torch.nn.Module, after: torch.nn.Module) -> set[str]:

@@ -59,8 +59,15 @@ class Augmenter:
 
     def __call__(self, samples: Samples, rng: np.random.Generator) -> Samples:
         """An augmented copy: float32 (L',), L' = L / speed, at most ±1."""
+        return self.on_its_way(self.at_a_pace(samples, rng), rng)
+
+    def at_a_pace(self, samples: Samples, rng: np.random.Generator) -> Samples:
+        """Speed alone: float32 (L / speed,)."""
+        return change_speed(samples, rng.uniform(*self.config.speed))
+
+    def on_its_way(self, samples: Samples, rng: np.random.Generator) -> Samples:
+        """Room, noise and gain: float32 (L,), at most ±1."""
         config = self.config
-        samples = change_speed(samples, rng.uniform(*config.speed))
         if (self.rooms or config.reverberation) and rng.random() < config.room:
             samples = reverberate(samples, self._room(rng))
         if rng.random() < config.noise:

@@ -7,6 +7,7 @@ Not in the report: its language model is large enough to know what it hears. One
 is told by this head, which knows sounds and no words, where that was not what was said.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,9 +62,9 @@ class Block(nn.Module):
         self.down = nn.Linear(2 * hidden, hidden)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x_NH: Tensor) -> Tensor:
-        around_NH = self.around(self.norm(x_NH).T).T
-        return x_NH + self.dropout(self.down(F.gelu(self.up(around_NH))))
+    def forward(self, x_BNH: Tensor, there_BN1: Tensor) -> Tensor:
+        around_BNH = self.around((self.norm(x_BNH) * there_BN1).transpose(1, 2)).transpose(1, 2)
+        return x_BNH + self.dropout(self.down(F.gelu(self.up(around_BNH))))
 
 
 class PhonemeReader(nn.Module):
@@ -82,13 +83,22 @@ class PhonemeReader(nn.Module):
 
     def forward(self, features_TF: Tensor) -> Tensor:
         """Log-probabilities of blank and phonemes at each of the encoder's frames, float32 (T · F / d_model, C)."""
-        frames_ND = features_TF.unflatten(-1, (-1, self.config.d_model)).flatten(0, 1).to(self.norm.weight.dtype)
+        return self.read([features_TF])[0]
+
+    def read(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """The same of several sounds, together."""
+        frames = [features_TF.unflatten(-1, (-1, self.config.d_model)).flatten(0, 1) for features_TF in features]
+        frames_BND = nn.utils.rnn.pad_sequence(frames, batch_first=True).to(self.norm.weight.dtype)
+        # What is beside a sound is nothing, whether it ends or is padded.
+        ends = torch.tensor([len(frames_ND) for frames_ND in frames], device=frames_BND.device)
+        there_BN1 = (torch.arange(frames_BND.shape[1], device=ends.device) < ends[:, None])[..., None]
         beside = self.config.kernel // 2
-        seen_NDK = F.pad(self.norm(frames_ND), (0, 0, beside, beside)).unfold(0, self.config.kernel, 1)
-        x_NH = self.dropout(F.gelu(self.first(seen_NDK.flatten(1))))
+        seen_BNDK = F.pad(self.norm(frames_BND) * there_BN1, (0, 0, beside, beside)).unfold(1, self.config.kernel, 1)
+        x_BNH = self.dropout(F.gelu(self.first(seen_BNDK.flatten(2))))
         for block in self.blocks:
-            x_NH = block(x_NH)
-        return self.out(self.last_norm(x_NH)).float().log_softmax(-1)
+            x_BNH = block(x_BNH, there_BN1)
+        log_probs_BNC = self.out(self.last_norm(x_BNH)).float().log_softmax(-1)
+        return [log_probs_NC[: len(own)] for log_probs_NC, own in zip(log_probs_BNC, frames, strict=True)]
 
 
 def without_silence(log_probs_TC: Tensor) -> Tensor:

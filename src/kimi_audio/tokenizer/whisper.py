@@ -110,7 +110,7 @@ class WhisperEncoder(nn.Module):
             (B, frames, d_model), after the final layer norm.
         """
         x_BDT = F.gelu(self.conv2(F.gelu(self.conv1(log_mel_BMT))))[:, :, :num_frames]
-        x_BTD = x_BDT.transpose(1, 2) + self.embed_positions.weight[: x_BDT.shape[2]]
+        x_BTD = x_BDT.transpose(1, 2) + self.embed_positions.weight[: x_BDT.shape[2]].to(x_BDT.dtype)
         for layer in self.layers:
             x_BTD = layer(x_BTD, mask)
         return self.layer_norm(x_BTD)

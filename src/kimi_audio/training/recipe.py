@@ -1,6 +1,6 @@
 """Recipes: a YAML file says what to train on what, `run_recipe` does it (`kimi-audio train RECIPE.yaml [--resume]`).
 
-    objective: sft                      # or pretrain, semantic_tokenizer, adaptor, phonemes, flow, vocoder
+    objective: sft                      # or pretrain, semantic_tokenizer, adaptor, phonemes, acoustic, flow, vocoder
     model: models/init                  # folder in the official layout, to start from
     run: runs/sft                       # gets checkpoints, logs, loss.png, and at the end `model`
     ...
@@ -19,7 +19,7 @@ import torch
 from kimi_audio.settings import Reader, read_node
 from kimi_audio.training.objective import Objective
 from kimi_audio.training.recipes.language import PretrainRecipe, SftRecipe
-from kimi_audio.training.recipes.listening import AdaptorRecipe, PhonemesRecipe, SemanticTokenizerRecipe
+from kimi_audio.training.recipes.listening import AcousticRecipe, AdaptorRecipe, PhonemesRecipe, SemanticTokenizerRecipe
 from kimi_audio.training.recipes.speaking import FlowRecipe, VocoderRecipe
 from kimi_audio.training.trainer import TrainConfig, Trainer, TrainResult
 
@@ -28,6 +28,7 @@ RECIPES: dict[str, Any] = {
     "sft": SftRecipe,
     "adaptor": AdaptorRecipe,
     "phonemes": PhonemesRecipe,
+    "acoustic": AcousticRecipe,
     "semantic_tokenizer": SemanticTokenizerRecipe,
     "flow": FlowRecipe,
     "vocoder": VocoderRecipe,

@@ -89,7 +89,7 @@ class PhonemesObjective(Objective):
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float | Tensor]]:
         rng = np.random.default_rng(int(torch.randint(2**31, ())))
         hidden = [hide_spans(features_TF.to(self.device), self.mask_features, rng) for features_TF in batch.features]
-        loss = ctc_loss([self.reader(features_TF) for features_TF in hidden], batch.targets)
+        loss = ctc_loss(self.reader.read(hidden), batch.targets)
         return loss, {"tokens": float(sum(map(len, hidden))), "ctc_loss": loss.detach()}
 
     def evaluate(self) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Recipes of the objectives that train the listening parts: `semantic_tokenizer`, `adaptor` and `phonemes`."""
+"""Recipes of the objectives that train the listening parts: `semantic_tokenizer`, `adaptor`, `phonemes`, `acoustic`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from kimi_audio.errors import ConfigError
 from kimi_audio.llm.model import Adaptor
 from kimi_audio.tokenizer.semantic import SemanticTokenizer
 from kimi_audio.training.code_readers import CodeReader, DecoderReader, LetterReader
+from kimi_audio.training.objectives.acoustic import AcousticObjective
 from kimi_audio.training.objectives.adaptor import AdaptorObjective
 from kimi_audio.training.objectives.phonemes import PhonemesObjective
 from kimi_audio.training.objectives.semantic_tokenizer import SemanticTokenizerObjective, TokenizerTraining
@@ -189,6 +190,43 @@ class PhonemesRecipe:
             dropout=self.dropout,
             batch_seconds=self.batch_seconds,
             mask_features=self.mask_features,
+            seed=self.train.seed,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AcousticRecipe:
+    """`objective: acoustic`: the acoustic encoder with its head for phonemes, in noise; the adaptor's outputs stay.
+
+    Attributes:
+        recordings: manifests with `text` (empty where nobody speaks), decoded once into `cache`; one named twice counts
+            double.
+        dev: name → manifest for phoneme error rates.
+        augment: noises, rooms and settings; variants are drawn anew each time.
+        rates: parameter-name prefix (`encoder`, `reader`) → learning-rate scale.
+        likeness: weight of what the adaptor is to give as before.
+    """
+
+    model: Path
+    run: Path
+    recordings: list[Path]
+    cache: Path
+    train: TrainConfig
+    augment: AugmentRecipe
+    dev: dict[str, Path] = field(default_factory=dict)
+    rates: dict[str, float] = field(default_factory=dict)
+    likeness: float = 1.0
+    batch_seconds: float = 60.0
+
+    def build(self) -> AcousticObjective:
+        return AcousticObjective(
+            load_parts(self.model),
+            _store(self.recordings, self.cache),
+            dev={name: _store([path], self.cache) for name, path in self.dev.items()},
+            augment=self.augment.augmenter(),
+            rates=self.rates,
+            likeness=self.likeness,
+            batch_seconds=self.batch_seconds,
             seed=self.train.seed,
         )
 
