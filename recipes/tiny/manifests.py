@@ -7,8 +7,8 @@ DATA is a folder of labelled sets, each with a `manifest.jsonl` (fields `audio`,
 (nobody speaks: the empty transcript) and `questions` (spoken ones with their answers), each as `.train.jsonl` and
 `.dev.jsonl`; nothing of a `test` split is read. `--spoken` and `--questions` add synthetic speech: the lines of
 `sentences.py` or `questions.py` and the folder of recordings made from them; `--chat` tells the answers to spoken
-prompts of `chat.py`, `--quiet` is the folder that `quiet.py` fills, and `--instructions` gives the manifest
-`instructions`, recordings of our own instructions.
+prompts of `chat.py`, `--texts` is the table that `questions.py` had, `--quiet` the folder that `quiet.py` fills, and
+`--instructions` gives the manifest `instructions`, recordings of our own instructions.
 Transcripts become lower case a–z and apostrophes; what cannot be written so (digits, symbols) is left out.
 """
 
@@ -97,9 +97,9 @@ def synthetic(lines: Path, wavs: Path) -> Iterator[dict]:
             yield kept(row, text=target)
 
 
-def questions(lines: Path, wavs: Path, chat: Path | None) -> Iterator[dict]:
+def questions(lines: Path, wavs: Path, chat: Path | None, texts: Path | None) -> Iterator[dict]:
     """Spoken questions, as recordings with a transcript and as conversations; none whose pair is no longer there."""
-    known = {pair.question: pair for pair in (*pairs(), *(chat_pairs(chat) if chat else ()))}
+    known = {pair.question: pair for pair in (*pairs(texts=texts), *(chat_pairs(chat) if chat else ()))}
     for asked, row in recorded(lines, wavs):
         if pair := known.get(asked):
             messages = [{"role": "user", "message_type": "audio", "content": row["audio"]},
@@ -130,6 +130,7 @@ def main() -> None:
     parser.add_argument("--questions", nargs=2, action="append", default=[], type=Path, metavar=("LINES", "WAVS"))
     parser.add_argument("--instructions", nargs=2, action="append", default=[], type=Path, metavar=("LINES", "WAVS"))
     parser.add_argument("--chat", type=Path)
+    parser.add_argument("--texts", type=Path)
     parser.add_argument("--quiet", type=Path)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -138,7 +139,7 @@ def main() -> None:
         "sentences": [row for lines, wavs in args.spoken for row in synthetic(lines, wavs)],
         "sound": list(sound(args.data)), "emotion": list(emotion(args.data)), "noise": list(noise(args.data)),
         "quiet": list(quiet(args.data, args.quiet)),
-        "questions": [row for lines, wavs in args.questions for row in questions(lines, wavs, args.chat)],
+        "questions": [row for lines, wavs in args.questions for row in questions(lines, wavs, args.chat, args.texts)],
         "instructions": [row for lines, wavs in args.instructions for row in spoken_instructions(lines, wavs)],
     }  # fmt: skip
     for kind, rows in kinds.items():

@@ -304,9 +304,13 @@ def short_sentences(path: Path) -> list[str]:
     return [sentence(f"{text}.") for text in texts if 3 <= len(text.split()) <= 7][:SENTENCES]
 
 
-def pairs(seed: int = 0, to_spell: Sequence[str] = (), to_say: Sequence[str] = ()) -> list[Pair]:
-    """All pairs, each question once, without the evaluations' questions and unseen items."""
+def pairs(seed: int = 0, texts: Path | None = None) -> list[Pair]:
+    """All pairs, each question once, without the evaluations' questions and unseen items.
+
+    A table of texts has more words to spell and sentences to say.
+    """
     rng = random.Random(seed)
+    to_spell, to_say = (frequent_words(texts), short_sentences(texts)) if texts else ((), ())
     made = (
         *countries(), *definitions(), *alternatives("facts"), *alternatives("smalltalk"), *patterns(),
         *arithmetic(rng), *words(rng, to_spell), *animals(), *sequences(), *conversions(), *repetitions(rng, to_say),
@@ -360,8 +364,7 @@ def main() -> None:
     parser.add_argument("--as-heard", action="store_true", help="questions in lower case, without punctuation")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    to_spell, to_say = (frequent_words(args.texts), short_sentences(args.texts)) if args.texts else ((), ())
-    made = chat_pairs(args.chat) if args.chat else pairs(to_spell=to_spell, to_say=to_say)
+    made = chat_pairs(args.chat) if args.chat else pairs(texts=args.texts)
     shares = {voice: int(count) for voice, count in (share.rsplit("=", 1) for share in args.share)}
     if shares:
         for line in draw(made, shares, args.seed):

@@ -48,6 +48,7 @@ class JointSearch:
         language_weight: of the language model's log-probability, where that of the phonemes counts once; in speech that
             is less clear it is more, as the entropy of the phonemes is, up to twice as much.
         frequency_weight: of the log-probability of the words alone.
+        word_cost: what is taken off that log-probability for every word, so that a long word is not heard as short ones.
         ahead_weight: of the same, of words that are still to come; it stands for the language model there.
         candidates: words tried after each text, the likeliest.
         margin: nats by which a text may be less likely than the likeliest one.
@@ -56,6 +57,7 @@ class JointSearch:
     beams: int = 4
     language_weight: float = 1.0
     frequency_weight: float = 0.5
+    word_cost: float = 0.0
     ahead_weight: float = 0.5
     candidates: int = 8
     margin: float = 6.0
@@ -111,7 +113,7 @@ class _Passage:
     def __init__(self, lattice: Lattice, frequency_W: Floats, search: JointSearch):
         self.lattice, self.search = lattice, search
         self.language_weight = search.language_weight * min(max(1.0, lattice.doubt / CLEAR), 2.0)
-        self.frequency_R = frequency_W[lattice.words_R]
+        self.frequency_R = frequency_W[lattice.words_R] - search.word_cost
         self.worth_R = lattice.sounds_R + search.ahead_weight * self.frequency_R
         self.ahead_T = lattice.ahead(self.worth_R)
         self.words, self._cuts = np.unique(lattice.words_R, return_index=True)
