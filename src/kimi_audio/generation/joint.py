@@ -48,7 +48,7 @@ class JointSearch:
         language_weight: of the language model's log-probability, where that of the phonemes counts once; in speech that
             is less clear it is more, as the entropy of the phonemes is, up to twice as much.
         frequency_weight: of the log-probability of the words alone.
-        word_cost: what is taken off that log-probability for every word, so that a long word is not heard as short ones.
+        word_cost: taken off that log-probability for every word, so that a long word is not heard as short ones.
         ahead_weight: of the same, of words that are still to come; it stands for the language model there.
         candidates: words tried after each text, the likeliest.
         margin: nats by which a text may be less likely than the likeliest one.
