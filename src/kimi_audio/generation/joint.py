@@ -57,7 +57,7 @@ class JointSearch:
     beams: int = 4
     language_weight: float = 1.0
     frequency_weight: float = 0.5
-    word_cost: float = 0.0
+    word_cost: float = 4.0
     ahead_weight: float = 0.5
     candidates: int = 8
     margin: float = 6.0
