@@ -90,6 +90,12 @@ def test_agreement_is_with_the_written_answer(tools: SpeechTools, tmp_path: Path
     assert pair(metric("speech-wer", tools).score(asked("It is blue."), spoken)) == (0, 3)
 
 
+@pytest.mark.parametrize(("heard", "wrong"), [("2, 3, 14.", 0), ("2, 4, 14.", 1), ("Two, fourteen.", 1)])
+def test_numbers_agree_figure_by_figure(tools: SpeechTools, tmp_path: Path, heard: str, wrong: int) -> None:
+    prediction = said(tmp_path, heard, text="Two, three, fourteen.")
+    assert pair(metric("speech-agreement", tools).score(asked(), prediction)) == (wrong, 4)
+
+
 def test_what_is_heard_is_right_or_wrong_whatever_was_written(tools: SpeechTools, tmp_path: Path) -> None:
     mentions, question = metric("speech-mentions", tools), asked('["fifty six|56"]')
     assert pair(mentions.score(question, said(tmp_path, "It is 56.", text="It is ten."))) == (1, 1)

@@ -20,6 +20,7 @@ measure, which is a DataError: such an answer is in no figure, but among the fai
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -43,6 +44,7 @@ from kimi_audio.evaluation.word_errors import align
 from kimi_audio.generation.loops import collapse_loops
 
 NO_SPEECH = "no speech to measure"
+NUMBER = re.compile(r"\d{2,}")
 
 
 def spoken(prediction: Prediction) -> Samples | None:
@@ -126,7 +128,11 @@ def _transcript(recogniser: Recogniser, prediction: Prediction) -> str:
 
 
 class SpokenWordErrors:
-    """Word errors of the transcript of an answer against `sample.reference`, or against what the model wrote."""
+    """Word errors of the transcript of an answer against `sample.reference`, or against what the model wrote.
+
+    What it wrote is compared figure by figure: "one, two, three" is the number 123 to Whisper's normaliser, where the
+    recogniser's "1, 2, 3" are three.
+    """
 
     unit, lower_is_better = "%", True
 
@@ -138,6 +144,8 @@ class SpokenWordErrors:
     def score(self, sample: Sample, prediction: Prediction) -> ItemScore:
         heard = self._comparable(_transcript(self._recogniser, prediction))
         right = self._comparable(prediction.text if self._against_written else sample.reference)
+        if self._against_written:
+            right, heard = (NUMBER.sub(lambda number: " ".join(number[0]), text) for text in (right, heard))
         counts, pieces = align(right, heard)
         failed = int(not right and prediction.error is not None)  # one error, though there is no word to get wrong
         detail = {"reference": right, "hypothesis": heard, "alignment": pieces}
