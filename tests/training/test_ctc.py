@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kimi_audio.text import TextTokenizer
-from kimi_audio.training.ctc import LETTERS, MIN_COUNT, Spelling, letter_classes, positions_needed
+from kimi_audio.training.ctc import LETTERS, MIN_COUNT, Spelling, class_error_rate, letter_classes, positions_needed
 
 RANKS = {bytes([byte]): byte for byte in range(256)} | {b" c": 256, b" ca": 257, b" cat": 258, b" d": 259, b" do": 260}
 TEXTS = ["cat"] * MIN_COUNT + ["dog"] * (MIN_COUNT - 1)
@@ -38,3 +38,8 @@ def test_equal_neighbours_need_a_blank_between_them():
 
 def test_letters_are_those_of_the_text():
     assert "".join(LETTERS[c - 1] for c in letter_classes("It's Me, again!")) == "it's me again"
+
+
+def test_errors_count_for_each_class_that_was_said():
+    assert class_error_rate([[1, 2, 3], [12]], [[1, 3], [12]]) == 0.25
+    assert class_error_rate([[1, 2]], [[12]]) == 1.0

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 
+import jiwer
 import numpy as np
 import tiktoken
 import torch
@@ -54,6 +55,11 @@ def best_path(classes: Sequence[int]) -> list[int]:
     """What the most likely class at each position spells: repeats merged, blanks dropped."""
     path = np.array([0, *classes])
     return path[1:][(path[1:] != path[:-1]) & (path[1:] > 0)].tolist()
+
+
+def class_error_rate(said: Sequence[Sequence[int]], read: Sequence[Sequence[int]]) -> float:
+    """Errors of the classes that were read, for each that was said, over all recordings."""
+    return float(jiwer.wer(*([" ".join(map(str, classes)) for classes in texts] for texts in (said, read))))
 
 
 def ctc_loss(log_probs: Sequence[Tensor], targets: Sequence[Sequence[int]]) -> Tensor:

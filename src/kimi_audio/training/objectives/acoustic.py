@@ -15,7 +15,6 @@ from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
-import jiwer
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -29,7 +28,7 @@ from kimi_audio.errors import DataError
 from kimi_audio.llm.model import Adaptor
 from kimi_audio.tokenizer.acoustic import FRAMES_PER_TOKEN, SEGMENT_SAMPLES, AcousticEncoder, num_tokens
 from kimi_audio.tokenizer.phonemes import PhonemeReader, phoneme_classes
-from kimi_audio.training.ctc import best_path, positions_needed
+from kimi_audio.training.ctc import best_path, class_error_rate, positions_needed
 from kimi_audio.training.length_batches import length_batches
 from kimi_audio.training.objective import Objective, ParameterGroup, groups_by_prefix
 
@@ -153,7 +152,7 @@ class AcousticObjective(Objective):
         for sound in sounds:
             features_TF = self.hearing.encoder.encode_segment(torch.from_numpy(sound).to(self.device))
             read.append(best_path(self.hearing.reader(features_TF).argmax(-1).tolist()))
-        return float(jiwer.wer([*map(_joined, said)], [*map(_joined, read)]))
+        return class_error_rate(said, read)
 
     def save(self, folder: Path) -> None:
         save_parts(folder, self.parts)
@@ -167,6 +166,3 @@ def _loss_a_phoneme(log_probs: list[Tensor], targets: list[list[int]]) -> Tensor
     summed = F.ctc_loss(padded_TBC, classes.to(padded_TBC.device), lengths, sizes, reduction="sum", zero_infinity=True)
     return summed * FRAMES_PER_PHONEME / lengths.sum()
 
-
-def _joined(classes: list[int]) -> str:
-    return " ".join(map(str, classes))

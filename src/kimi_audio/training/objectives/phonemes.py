@@ -8,11 +8,10 @@ language model leans on it (`generation.joint`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import jiwer
 import numpy as np
 import torch
 from torch import Tensor
@@ -24,7 +23,7 @@ from kimi_audio.data.waveforms import WaveformStore
 from kimi_audio.errors import DataError
 from kimi_audio.tokenizer.acoustic import FRAMES_PER_TOKEN, num_tokens
 from kimi_audio.tokenizer.phonemes import PhonemeConfig, PhonemeReader, phoneme_classes
-from kimi_audio.training.ctc import best_path, ctc_loss, positions_needed
+from kimi_audio.training.ctc import best_path, class_error_rate, ctc_loss, positions_needed
 from kimi_audio.training.length_batches import length_batches
 from kimi_audio.training.objective import Objective
 from kimi_audio.training.objectives.language import hide_spans
@@ -99,12 +98,9 @@ class PhonemesObjective(Objective):
             said = [phoneme_classes(self.lexicon.pronounce(row["text"])) for row in store.rows]
             heard = [self.reader(self._features(row["audio"]).to(self.device)).argmax(-1) for row in store.rows]
             read = [best_path(path_T.tolist()) for path_T in heard]
-            metrics[f"per_{name}"] = float(jiwer.wer([*map(_joined, said)], [*map(_joined, read)]))
+            metrics[f"per_{name}"] = class_error_rate(said, read)
         return metrics
 
     def save(self, folder: Path) -> None:
         save_parts(folder, self.parts)
 
-
-def _joined(classes: Sequence[int]) -> str:
-    return " ".join(map(str, classes))
