@@ -69,6 +69,7 @@ def test_text_logits_equal_transformers(tmp_path, kind, tied, shard):
         ("model_type", "gpt2"),
         ("hidden_act", "gelu"),
         ("rope_scaling", {"rope_type": "yarn", "factor": 4.0}),
+        ("rope_scaling", "linear"),
         ("rope_scaling", LLAMA3 | {"low_freq_factor": None}),
         ("rope_scaling", LLAMA3 | {"high_freq_factor": 0.5}),
         ("head_dim", 7),

@@ -24,6 +24,8 @@ class RopeScaling:
     @classmethod
     def from_dict(cls, scaling: dict[str, Any]) -> "RopeScaling | None":
         """From the `rope_scaling` of a `config.json`, None where nothing is scaled; ConfigError for other ways."""
+        if not isinstance(scaling, dict):
+            raise ConfigError(f"rope_scaling is {scaling!r}; a mapping is expected")
         kind = scaling.get("rope_type", scaling.get("type", "default"))
         if kind == "default":
             return None
