@@ -38,8 +38,10 @@ def main() -> None:
     if (args.after / ACOUSTIC_FOLDER).is_dir():
         other = load_parts(args.after)
         after = {name: part(other, name) for name in args.parts}
-    else:
+    elif args.parts == ["acoustic"]:
         after = {"acoustic": load_whisper(args.after)}
+    else:
+        raise SystemExit(f"{args.after} is no model folder; of a Whisper only the encoder can be had: --parts acoustic")
     for name in args.parts:
         mine, theirs = part(parts, name), after[name].state_dict()
         mine.load_state_dict({key: x.lerp(theirs[key], args.share) for key, x in mine.state_dict().items()})

@@ -31,11 +31,10 @@ from kimi_audio.tokenizer.phonemes import PhonemeReader, phoneme_classes
 from kimi_audio.training.ctc import best_path, class_error_rate, positions_needed
 from kimi_audio.training.length_batches import length_batches
 from kimi_audio.training.objective import Objective, ParameterGroup, groups_by_prefix
+from kimi_audio.training.objectives.adaptor import FRAMES_MULTIPLE
 
 FRAMES_PER_PHONEME = 5
 """About: CTC's loss is told for each phoneme that there is room for, so that silence has one, too."""
-FRAMES_MULTIPLE = 64
-"""Batches are padded to a multiple of so many encoder frames."""
 COMPARED = 3
 """Every so many sounds of a batch are heard as they were before, too: that takes as long as hearing them."""
 AT_REST = {"before": 0.0, "adaptor": 0.0, "encoder.encoder.embed_positions": 0.0}
@@ -83,17 +82,16 @@ class AcousticObjective(Objective):
         dev: name → recordings for `evaluate`, as they are and augmented.
         augment: changes each sound anew each time it is met; SpecAugment comes on top.
         rates: parameter-name prefix (`encoder`, `reader`) → learning-rate scale.
-        likeness: weight of the outputs' squared error, in parts of their variance.
         batch_seconds: sound in a batch, padding included.
     """
 
     def __init__(self, parts: ModelParts, store: WaveformStore, *, augment: Augmenter,
                  dev: Mapping[str, WaveformStore] | None = None, rates: Mapping[str, float] | None = None,
-                 likeness: float = 1.0, batch_seconds: float = 60.0, seed: int = 0) -> None:
+                 batch_seconds: float = 60.0, seed: int = 0) -> None:
         if parts.acoustic is None or parts.phonemes is None or parts.lexicon is None:
             raise DataError("the model has no head for phonemes, which needs an acoustic encoder and a lexicon.")
         self.parts, self.store, self.dev, self.augment = parts, store, dev or {}, augment
-        self.lexicon, self.rates, self.likeness, self.seed = parts.lexicon, rates or {}, likeness, seed
+        self.lexicon, self.rates, self.seed = parts.lexicon, rates or {}, seed
         self.budget = int(batch_seconds * SAMPLE_RATE)
         self.model = self.hearing = Hearing(parts.acoustic, parts.phonemes, parts.llm.model.vq_adaptor)
         self.model.requires_grad_(True)
@@ -127,6 +125,7 @@ class AcousticObjective(Objective):
         return spec_augment(log_mels[0], rng), log_mels[1], num_tokens(len(clean))
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, float | Tensor]]:
+        """CTC's, and the squared error of the adaptor's outputs, in parts of the variance of those that are wanted."""
         noisy, clean = ([sound.to(self.device) for sound in sounds] for sounds in (batch.noisy, batch.clean))
         features = self.hearing.heard(noisy, batch.lengths)
         ctc = _loss_a_phoneme(self.hearing.reader.read(features), batch.targets)
@@ -134,7 +133,7 @@ class AcousticObjective(Objective):
         given_ND = self.hearing.adaptor(torch.cat(features[::COMPARED])).float()
         unlike = F.mse_loss(given_ND, wanted_ND) / wanted_ND.var(0).mean()
         logged = {"tokens": float(sum(batch.lengths)), "ctc_loss": ctc.detach(), "likeness_loss": unlike.detach()}
-        return ctc + self.likeness * unlike, logged
+        return ctc + unlike, logged
 
     def evaluate(self) -> dict[str, float]:
         """Phoneme error rate of CTC's best path, of recordings as they are and augmented."""
@@ -165,4 +164,3 @@ def _loss_a_phoneme(log_probs: list[Tensor], targets: list[list[int]]) -> Tensor
     padded_TBC = nn.utils.rnn.pad_sequence(log_probs)
     summed = F.ctc_loss(padded_TBC, classes.to(padded_TBC.device), lengths, sizes, reduction="sum", zero_infinity=True)
     return summed * FRAMES_PER_PHONEME / lengths.sum()
-

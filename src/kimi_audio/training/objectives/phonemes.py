@@ -103,4 +103,3 @@ class PhonemesObjective(Objective):
 
     def save(self, folder: Path) -> None:
         save_parts(folder, self.parts)
-

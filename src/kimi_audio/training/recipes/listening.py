@@ -204,7 +204,6 @@ class AcousticRecipe:
         dev: name → manifest for phoneme error rates.
         augment: noises, rooms and settings; variants are drawn anew each time.
         rates: parameter-name prefix (`encoder`, `reader`) → learning-rate scale.
-        likeness: weight of what the adaptor is to give as before.
     """
 
     model: Path
@@ -215,7 +214,6 @@ class AcousticRecipe:
     augment: AugmentRecipe
     dev: dict[str, Path] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)
-    likeness: float = 1.0
     batch_seconds: float = 60.0
 
     def build(self) -> AcousticObjective:
@@ -225,7 +223,6 @@ class AcousticRecipe:
             dev={name: _store([path], self.cache) for name, path in self.dev.items()},
             augment=self.augment.augmenter(),
             rates=self.rates,
-            likeness=self.likeness,
             batch_seconds=self.batch_seconds,
             seed=self.train.seed,
         )
