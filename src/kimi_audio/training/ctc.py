@@ -59,7 +59,8 @@ def best_path(classes: Sequence[int]) -> list[int]:
 
 def class_error_rate(said: Sequence[Sequence[int]], read: Sequence[Sequence[int]]) -> float:
     """Errors of the classes that were read, for each that was said, over all recordings."""
-    return float(jiwer.wer(*([" ".join(map(str, classes)) for classes in texts] for texts in (said, read))))
+    as_words = [[" ".join(map(str, classes)) for classes in recordings] for recordings in (said, read)]
+    return float(jiwer.wer(as_words[0], as_words[1]))
 
 
 def ctc_loss(log_probs: Sequence[Tensor], targets: Sequence[Sequence[int]]) -> Tensor:
