@@ -35,15 +35,15 @@ class KVCache:
             new[:, :, :, : self.length] = old[:, :, :, : self.length]
             setattr(self, name, new)
 
-    def room(self, layer: int, positions: int) -> tuple[Tensor, Tensor]:
-        """The whole memory of `layer`, (B, kv_heads, capacity, head_dim), for `positions` more to be written there."""
+    def room(self, positions: int) -> tuple[Tensor, Tensor]:
+        """The whole memory, (layers, B or more, kv_heads, capacity, head_dim), for `positions` more to be written."""
         self.reserve(self.length + positions)
-        return self._k[layer, : self.rows], self._v[layer, : self.rows]
+        return self._k, self._v
 
     def write(self, layer: int, k_BHTd: Tensor, v_BHTd: Tensor) -> tuple[Tensor, Tensor]:
         """Store T new positions of `layer`; the history with them, each (B, kv_heads, length + T, head_dim)."""
         end = self.length + k_BHTd.shape[2]
-        keys, values = self.room(layer, k_BHTd.shape[2])
+        keys, values = (memory[layer, : self.rows] for memory in self.room(k_BHTd.shape[2]))
         keys[:, :, self.length : end] = k_BHTd
         values[:, :, self.length : end] = v_BHTd
         return keys[:, :, :end], values[:, :, :end]

@@ -5,7 +5,7 @@ import torch
 from model_parts import make_parts
 
 from kimi_audio.checkpoint.kernels import quantise_module
-from kimi_audio.checkpoint.layers import CompiledLayer, compile_layers
+from kimi_audio.checkpoint.layers import CompiledLayers, compile_layers
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +16,7 @@ def models():
     for llm in (plain, compiled):
         quantise_module(llm, 8)
     compile_layers(compiled)
-    assert all(isinstance(layer, CompiledLayer) for stack in compiled.stacks for layer in stack)
+    assert isinstance(compiled.run, CompiledLayers)
     return plain, compiled
 
 
@@ -24,7 +24,6 @@ def models():
 @pytest.mark.parametrize(("rows", "padded"), [(1, False), (3, False), (2, True), (17, True)])
 def test_compiled_layers_equal_the_others(models, rows, padded, threads, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    monkeypatch.setattr("kimi_audio.checkpoint.layers.SMALL", 0)
     monkeypatch.setattr("kimi_audio.checkpoint.kernels.WORTH_A_THREAD", 1)
     llm, _ = models
     generator = torch.Generator().manual_seed(rows)
@@ -54,4 +53,4 @@ def test_compiled_layers_equal_the_others(models, rows, padded, threads, monkeyp
 def test_only_int8_layers_are_compiled():
     llm = make_parts().llm
     compile_layers(llm)
-    assert not any(isinstance(layer, CompiledLayer) for stack in llm.stacks for layer in stack)
+    assert not isinstance(llm.run, CompiledLayers)

@@ -1,24 +1,36 @@
-"""Loops over int8 weights that numba compiles for the processor at hand: matrix products, and a decoder layer.
+"""Loops over int8 weights that numba compiles for the processor at hand: matrix products, and decoder layers.
 
-    multiply(values_NK, scale_N, x_MK, y_MN, 0, N)         # y = x · (values · scale)ᵀ, in float32
-    layer(x_MD, weights, tables, memory, seen_BTS)         # a whole decoder layer for a few rows, in place
-    compile_all()                                          # now, and not at the first use
+    multiply(values_NK, scale_N, x_MK, y_MN, counts, shares)         # y = x · (values · scale)ᵀ, in float32
+    layers(x_MD, first, last, weights, tables, memory, seen_BTS, buffers, counts, shares)       # for a few rows, in place
+    compile_all()                                                    # now, and not at the first use
 
 A decoding step reads all weights for a row or a few, so it is as fast as they come out of memory, if nothing else takes
 time; PyTorch's forty operations a layer take more than that between them. Compiling takes ten seconds, once: the code
-is kept on disk.
+is kept on disk. It is all in this file, since numba looks at no other to see whether what it kept is out of date.
+
+Threads that call a function with the same arguments work on it together. It consists of steps of some shares: everyone
+takes the next share until none is left, and goes on to the next step when all are done. So nobody waits for a thread
+that comes late, or never.
 """
 
 from collections.abc import Callable
 
 import numba
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
 # Sums may be reordered, which lets them be vectorised; infinities and NaN stay what they are.
 _OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz", "arcp"}}
 ZERO = np.float32(0)
-MANY_ROWS = 16
-"""From so many rows on what is computed counts, below it how the weights come out of memory."""
+STEPS = 6
+"""Steps of a layer."""
+_AHEAD = 4
+"""Rows of a weight matrix that are fetched before they are used: the processor's own guess is half as fast."""
+_CACHE_LINE = 64
+_PATIENCE = 2000
+"""How often a thread looks whether a step is done before it lets others have the processor in between."""
 
 
 def _compiled(function: Callable) -> Callable:
@@ -28,77 +40,129 @@ def _compiled(function: Callable) -> Callable:
         return numba.njit(**_OPTIONS)(function)
 
 
+def _address(context, builder, signature, arguments):
+    """Of a number in an array that lies in memory without gaps."""
+    array = context.make_array(signature.args[0])(context, builder, arguments[0])
+    return builder.gep(array.data, [arguments[1]])
+
+
+@intrinsic
+def _add_one(typing_context, counts, index):
+    """Add 1 to a count, at once for all threads; what it was before."""
+
+    def generate(context, builder, signature, arguments):
+        one = ir.Constant(ir.IntType(64), 1)
+        return builder.atomic_rmw("add", _address(context, builder, signature, arguments), one, "acq_rel")
+
+    return types.int64(counts, types.intp), generate
+
+
+@intrinsic
+def _read(typing_context, counts, index):
+    """A count that other threads add to."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.load_atomic(_address(context, builder, signature, arguments), "acquire", 8)
+
+    return types.int64(counts, types.intp), generate
+
+
+@intrinsic
+def _fetch(typing_context, values, index):
+    """Have a number brought from memory, which goes on by itself; one beyond the end does no harm."""
+
+    def generate(context, builder, signature, arguments):
+        pointer, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        where = builder.bitcast(_address(context, builder, signature, arguments), pointer)
+        kind = ir.FunctionType(ir.VoidType(), [pointer, number, number, number])
+        prefetch = builder.module.declare_intrinsic("llvm.prefetch", [pointer], kind)
+        builder.call(prefetch, [where, number(0), number(3), number(1)])  # to be read; again soon; no instructions
+        return context.get_dummy_value()
+
+    return types.void(values, types.intp), generate
+
+
+_yield_processor = types.ExternalFunction("sched_yield", types.int32())
+
+
+@_compiled
+def take(counts, step):
+    """The next share of a step; when they have all been taken, a number that is none."""
+    return _add_one(counts, 2 * step)
+
+
+@_compiled
+def finish(counts, step):
+    """Tell that a share is done."""
+    _add_one(counts, 2 * step + 1)
+
+
+@_compiled
+def wait(counts, step, shares):
+    """Until all shares of a step are done."""
+    looks = 0
+    while _read(counts, 2 * step + 1) < shares:
+        looks += 1
+        if looks > _PATIENCE:
+            _yield_processor()
+
+
 @_compiled
 def few(values_NK, scale_N, x_MK, y_MN, first, last):
-    """`multiply` for few rows, four by one column at a time: weights are read as they lie in memory."""
+    """Columns `first` to `last` of x · (values · scale)ᵀ for few rows, two or four by two columns at a time.
+
+    Where fewer are left, the last one is computed again: weights take their time, not sums.
+    """
     rows, size = x_MK.shape
-    for n in range(first, last):
-        m = 0
-        while m + 4 <= rows:
-            n0 = n1 = n2 = n3 = ZERO
-            for k in range(size):
-                v = np.float32(values_NK[n, k])
-                n0 += v * x_MK[m, k]
-                n1 += v * x_MK[m + 1, k]
-                n2 += v * x_MK[m + 2, k]
-                n3 += v * x_MK[m + 3, k]
-            y_MN[m, n], y_MN[m + 1, n], y_MN[m + 2, n], y_MN[m + 3, n] = n0, n1, n2, n3
-            m += 4
-        if m + 2 <= rows:
-            n0 = n1 = ZERO
-            for k in range(size):
-                v = np.float32(values_NK[n, k])
-                n0 += v * x_MK[m, k]
-                n1 += v * x_MK[m + 1, k]
-            y_MN[m, n], y_MN[m + 1, n] = n0, n1
-            m += 2
-        if m < rows:
-            n0 = ZERO
-            for k in range(size):
-                n0 += np.float32(values_NK[n, k]) * x_MK[m, k]
-            y_MN[m, n] = n0
-        for row in range(rows):
-            y_MN[row, n] *= scale_N[n]
+    for n in range(first, last, 2):
+        p = min(n + 1, last - 1)
+        for byte in range((n + _AHEAD) * size, (n + _AHEAD + 2) * size, _CACHE_LINE):
+            _fetch(values_NK, byte)
+        a, b = scale_N[n], scale_N[p]
+        for m in range(0, rows, 4):
+            r = min(m + 1, rows - 1)
+            n0 = n1 = p0 = p1 = ZERO
+            if rows - m <= 2:
+                for k in range(size):
+                    v, w = np.float32(values_NK[n, k]), np.float32(values_NK[p, k])
+                    x0, x1 = x_MK[m, k], x_MK[r, k]
+                    n0 += v * x0
+                    n1 += v * x1
+                    p0 += w * x0
+                    p1 += w * x1
+            else:
+                s, t = m + 2, min(m + 3, rows - 1)
+                n2 = n3 = p2 = p3 = ZERO
+                for k in range(size):
+                    v, w = np.float32(values_NK[n, k]), np.float32(values_NK[p, k])
+                    x0, x1, x2, x3 = x_MK[m, k], x_MK[r, k], x_MK[s, k], x_MK[t, k]
+                    n0 += v * x0
+                    n1 += v * x1
+                    n2 += v * x2
+                    n3 += v * x3
+                    p0 += w * x0
+                    p1 += w * x1
+                    p2 += w * x2
+                    p3 += w * x3
+                y_MN[s, n], y_MN[t, n], y_MN[s, p], y_MN[t, p] = a * n2, a * n3, b * p2, b * p3
+            y_MN[m, n], y_MN[r, n], y_MN[m, p], y_MN[r, p] = a * n0, a * n1, b * p0, b * p1
 
 
 @_compiled
-def _many(values_NK, scale_N, x_MK, y_MN, first, last):
-    """`multiply` for many rows, four by two columns at a time: eight sums that stay in registers."""
-    rows, size = x_MK.shape
-    for column in range(first, last, 2):
-        n, p = column, min(column + 1, last - 1)
-        for row in range(0, rows, 4):
-            m = min(row, rows - 4)  # the last rows may be computed twice
-            n0 = n1 = n2 = n3 = p0 = p1 = p2 = p3 = ZERO
-            for k in range(size):
-                v, w = np.float32(values_NK[n, k]), np.float32(values_NK[p, k])
-                x0, x1, x2, x3 = x_MK[m, k], x_MK[m + 1, k], x_MK[m + 2, k], x_MK[m + 3, k]
-                n0 += v * x0
-                n1 += v * x1
-                n2 += v * x2
-                n3 += v * x3
-                p0 += w * x0
-                p1 += w * x1
-                p2 += w * x2
-                p3 += w * x3
-            a, b = scale_N[n], scale_N[p]
-            y_MN[m, n], y_MN[m + 1, n], y_MN[m + 2, n], y_MN[m + 3, n] = a * n0, a * n1, a * n2, a * n3
-            y_MN[m, p], y_MN[m + 1, p], y_MN[m + 2, p], y_MN[m + 3, p] = b * p0, b * p1, b * p2, b * p3
+def multiply(values_NK, scale_N, x_MK, y_MN, counts, shares):
+    """y = x · (values · scale)ᵀ for few rows, in one step."""
+    size = len(scale_N)
+    share = take(counts, 0)
+    while share < shares:
+        few(values_NK, scale_N, x_MK, y_MN, size * share // shares, size * (share + 1) // shares)
+        finish(counts, 0)
+        share = take(counts, 0)
+    wait(counts, 0, shares)
 
 
 @_compiled
-def multiply(values_NK, scale_N, x_MK, y_MN, first, last):
-    """Columns `first` to `last` of y = x · (values · scale)ᵀ."""
-    if x_MK.shape[0] < MANY_ROWS:
-        few(values_NK, scale_N, x_MK, y_MN, first, last)
-    else:
-        _many(values_NK, scale_N, x_MK, y_MN, first, last)
-
-
-@_compiled
-def normed(x_MD, weight_D, eps):
+def normed(x_MD, weight_D, eps, y_MD):
     """RMSNorm."""
-    y_MD = np.empty_like(x_MD)
     for m in range(x_MD.shape[0]):
         squares = ZERO
         for d in range(x_MD.shape[1]):
@@ -106,52 +170,41 @@ def normed(x_MD, weight_D, eps):
         scale = np.float32(1) / np.sqrt(squares / np.float32(x_MD.shape[1]) + eps)
         for d in range(x_MD.shape[1]):
             y_MD[m, d] = x_MD[m, d] * scale * weight_D[d]
-    return y_MD
-
-
-@_compiled
-def gated(gate_up_MN, y_MN, first, last):
-    """Rows `first` to `last` of: SiLU of the first half, times the second."""
-    for m in range(first, last):
-        for n in range(y_MN.shape[1]):
-            gate = gate_up_MN[m, n]
-            y_MN[m, n] = gate / (np.float32(1) + np.exp(-gate)) * gate_up_MN[m, y_MN.shape[1] + n]
 
 
 @_compiled
 def _rotated(x_d, cos_d, sin_d, y_d):
     half = x_d.shape[0] // 2
     for d in range(half):
-        y_d[d] = x_d[d] * cos_d[d] - x_d[d + half] * sin_d[d]
-        y_d[d + half] = x_d[d + half] * cos_d[d + half] + x_d[d] * sin_d[d + half]
+        low, high = x_d[d], x_d[d + half]
+        y_d[d] = low * cos_d[d] - high * sin_d[d]
+        y_d[d + half] = high * cos_d[d + half] + low * sin_d[d + half]
 
 
 @_compiled
-def into_cache(qkv_MN, bias_N, tables, memory, q_MN):
-    """q, k and v of all rows get their biases, q and k are rotated; k and v go to the cache, q to `q_MN`.
+def into_cache(qkv_MN, tables, memory, layer, first, last):
+    """Rotate q, in place, and k; k and v go to the cache. Units `first` to `last`, which are heads of k and v of rows.
 
     Args:
         qkv_MN: row m is position m % T of sequence m // T.
         tables: cosines and sines (B or 1, T, head_dim) of rotary embedding.
-        memory: keys and values (B, kv_heads, capacity, head_dim) of the layer, and the position to write first.
+        memory: keys and values (layers, B or more, kv_heads, capacity, head_dim), sequences (B), position to write first.
     """
     cosines, sines = tables
-    k_BHSd, v_BHSd, start = memory
-    kv_heads, size = k_BHSd.shape[1], k_BHSd.shape[3]
-    width = bias_N.shape[0] - 2 * kv_heads * size
-    steps = q_MN.shape[0] // k_BHSd.shape[0]
-    for m in range(q_MN.shape[0]):
+    keys, values, sequences, start = memory
+    kv_heads, size = keys.shape[2], keys.shape[4]
+    width = qkv_MN.shape[1] - 2 * kv_heads * size
+    steps, group = qkv_MN.shape[0] // sequences, width // kv_heads
+    for unit in range(first, last):
+        m, head = unit // kv_heads, unit % kv_heads
         b, step = m // steps, m % steps
         cos_d, sin_d, row_N = cosines[b % len(cosines), step], sines[b % len(sines), step], qkv_MN[m]
-        for n in range(bias_N.shape[0]):
-            row_N[n] += bias_N[n]
-        for n in range(0, width, size):
-            _rotated(row_N[n : n + size], cos_d, sin_d, q_MN[m, n : n + size])
-        for head in range(kv_heads):
-            key, value = width + head * size, width + (kv_heads + head) * size
-            _rotated(row_N[key : key + size], cos_d, sin_d, k_BHSd[b, head, start + step])
-            for d in range(size):  # numba takes seconds to compile an assignment of a whole row
-                v_BHSd[b, head, start + step, d] = row_N[value + d]
+        for n in range(head * group, (head + 1) * group, size):
+            _rotated(row_N[n : n + size], cos_d, sin_d, row_N[n : n + size])
+        key, value = width + head * size, width + (kv_heads + head) * size
+        _rotated(row_N[key : key + size], cos_d, sin_d, keys[layer, b, head, start + step])
+        for d in range(size):  # numba takes seconds to compile an assignment of a whole row
+            values[layer, b, head, start + step, d] = row_N[value + d]
 
 
 @_compiled
@@ -183,66 +236,122 @@ def _attend(q_d, k_Sd, v_Sd, seen_S, y_d):
 
 
 @_compiled
-def attend(q_MN, memory, seen_BTS, y_MN, first, last):
-    """Rows `first` to `last` of what the queries get from the values.
+def attend(qkv_MN, memory, layer, seen_BTS, y_MN, first, last):
+    """What the queries get from the values. Units `first` to `last`, which are heads of rows.
 
     `seen_BTS` says to which positions each one attends; where it is empty, to all up to itself.
     """
-    k_BHSd, v_BHSd, start = memory
-    size, group = k_BHSd.shape[3], q_MN.shape[1] // (k_BHSd.shape[1] * k_BHSd.shape[3])
-    steps = q_MN.shape[0] // k_BHSd.shape[0]
-    for m in range(first, last):
+    keys, values, sequences, start = memory
+    size, heads = keys.shape[4], y_MN.shape[1] // keys.shape[4]
+    steps, group = qkv_MN.shape[0] // sequences, heads // keys.shape[2]
+    for unit in range(first, last):
+        m, head = unit // heads, unit % heads
         b, step = m // steps, m % steps
         if seen_BTS.shape[0]:
             seen_S = seen_BTS[b % seen_BTS.shape[0], step]
             end = seen_S.shape[0]
         else:
             seen_S, end = np.empty(0, dtype=np.bool_), start + step + 1
-        for head in range(q_MN.shape[1] // size):
-            here = slice(head * size, (head + 1) * size)
-            k_Sd, v_Sd = k_BHSd[b, head // group, :end], v_BHSd[b, head // group, :end]
-            _attend(q_MN[m, here], k_Sd, v_Sd, seen_S, y_MN[m, here])
+        here = slice(head * size, (head + 1) * size)
+        k_Sd, v_Sd = keys[layer, b, head // group, :end], values[layer, b, head // group, :end]
+        _attend(qkv_MN[m, here], k_Sd, v_Sd, seen_S, y_MN[m, here])
 
 
 @_compiled
-def layer(x_MD, weights, tables, memory, seen_BTS):
-    """A decoder layer (`llm.model.DecoderLayer`) for a few rows; what comes out replaces `x_MD`.
+def attention(qkv_MN, tables, memory, layer, seen_BTS, y_MN, counts, step, shares):
+    """What all queries get from the values, in two steps, of which the first writes the cache."""
+    kv_heads, size = memory[0].shape[2], memory[0].shape[4]
+    units = qkv_MN.shape[0] * kv_heads
+    share = take(counts, step)
+    while share < shares:
+        into_cache(qkv_MN, tables, memory, layer, units * share // shares, units * (share + 1) // shares)
+        finish(counts, step)
+        share = take(counts, step)
+    wait(counts, step, shares)
+    units = y_MN.size // size
+    share = take(counts, step + 1)
+    while share < shares:
+        attend(qkv_MN, memory, layer, seen_BTS, y_MN, units * share // shares, units * (share + 1) // shares)
+        finish(counts, step + 1)
+        share = take(counts, step + 1)
+    wait(counts, step + 1, shares)
 
-    `weights`: of the norms before attention and before the feed-forward layers, (D,) each; their epsilon; int8 values
-    (N, K) and float32 scales (N,) of the projections to q, k and v together; its bias (N,); values and scales of the
-    projection out of attention, of gate and up together, and down.
+
+@_compiled
+def _biased(y_MN, bias_N, first, last):
+    for m in range(y_MN.shape[0]):
+        for n in range(first, last):
+            y_MN[m, n] += bias_N[n]
+
+
+@_compiled
+def _added(x_MD, y_MD, first, last):
+    for m in range(x_MD.shape[0]):
+        for d in range(first, last):
+            x_MD[m, d] += y_MD[m, d]
+
+
+@_compiled
+def _gated(gate_up_MN, y_MK, first, last):
+    """SiLU of the first half, times the second."""
+    for m in range(y_MK.shape[0]):
+        for k in range(first, last):
+            gate = gate_up_MN[m, k]
+            y_MK[m, k] = gate / (np.float32(1) + np.exp(-gate)) * gate_up_MN[m, y_MK.shape[1] + k]
+
+
+@_compiled
+def layers(x_MD, first, last, weights, tables, memory, seen_BTS, buffers, counts, shares):
+    """Decoder layers `first` to `last` (`llm.model.DecoderLayer`) for a few rows; what comes out replaces `x_MD`.
+
+    Args:
+        weights: of all layers: of the norms before attention and before the feed-forward layers (layers, 2, D); their
+            epsilon; the bias of q, k and v (layers, N); int8 values (layers, N, K) and float32 scales (layers, N) of the
+            projections to q, k and v together, out of attention, to gate and up together, and down.
+        tables, memory, seen_BTS: as of `into_cache` and `attend`.
+        buffers: for what comes out of the four projections, and goes into the second and the fourth.
+        counts: zeros, two for each of `STEPS` a layer.
+        shares: of every step.
     """
-    norm_D, second_norm_D, eps, qkv, bias_N, out, gate_up, down = weights
-    rows = x_MD.shape[0]
-    inputs_MK = outputs_MN = x_MD
-    for part in range(4):  # a loop, because every call of `few` would be compiled for itself
-        if part == 0:
-            inputs_MK, weight = normed(x_MD, norm_D, eps), qkv
-        elif part == 1:
-            inputs_MK, weight = np.empty((rows, out[0].shape[1]), np.float32), out
-            q_MN = np.empty_like(inputs_MK)
-            into_cache(outputs_MN, bias_N, tables, memory, q_MN)
-            attend(q_MN, memory, seen_BTS, inputs_MK, 0, rows)
-        elif part == 2:
-            inputs_MK, weight = normed(x_MD, second_norm_D, eps), gate_up
-        else:
-            inputs_MK, weight = np.empty((rows, down[0].shape[1]), np.float32), down
-            gated(outputs_MN, inputs_MK, 0, rows)
-        outputs_MN = np.empty((rows, weight[0].shape[0]), np.float32)
-        few(weight[0], weight[1], inputs_MK, outputs_MN, np.int64(0), weight[0].shape[0])
-        if part % 2:
-            for m in range(rows):
-                for d in range(x_MD.shape[1]):
-                    x_MD[m, d] += outputs_MN[m, d]
+    norms, eps, bias, values, scales = weights
+    qkv_MN, branch_MD, gate_up_MN, attended_MK, gated_MK = buffers
+    normed_MD = np.empty_like(x_MD)
+    inputs, outputs = (normed_MD, attended_MK, normed_MD, gated_MK), (qkv_MN, branch_MD, gate_up_MN, branch_MD)
+    step = 0
+    for layer in range(first, last):
+        for part in range(4):  # a loop, because every call of `few` would be compiled for itself
+            if part == 1:
+                attention(qkv_MN, tables, memory, layer, seen_BTS, attended_MK, counts, step, shares)
+                step += 2
+            if part % 2 == 0:
+                normed(x_MD, norms[layer, part // 2], eps, normed_MD)
+            halves = 2 if part == 2 else 1  # who has computed gates and ups of the same units can multiply them
+            size = outputs[part].shape[1] // halves
+            share = take(counts, step)
+            while share < shares:
+                start, end = size * share // shares, size * (share + 1) // shares
+                for n in range(0, halves * size, size):
+                    few(values[part][layer], scales[part][layer], inputs[part], outputs[part], n + start, n + end)
+                if part == 0:
+                    _biased(qkv_MN, bias[layer], start, end)
+                elif part == 2:
+                    _gated(gate_up_MN, gated_MK, start, end)
+                else:
+                    _added(x_MD, branch_MD, start, end)
+                finish(counts, step)
+                share = take(counts, step)
+            wait(counts, step, shares)
+            step += 1
 
 
 def compile_all() -> None:
-    """Compile for what the layers of a model call these functions with."""
-    values, scale = np.zeros((8, 4), dtype=np.int8), np.zeros(8, dtype=np.float32)
+    """Compile for what a model calls these functions with."""
+    values, scale = np.zeros((1, 8, 4), dtype=np.int8), np.zeros((1, 8), dtype=np.float32)
     x, y = np.zeros((2, 4), dtype=np.float32), np.zeros((2, 8), dtype=np.float32)
-    multiply(values, scale, x, y, 0, 8)
-    weights = (scale[:4], scale[:4], np.float32(1), (values, scale), scale, (values[:4], scale[:4]), (values, scale),
-               (values[:4], scale[:4]))  # fmt: skip
+    multiply(values[0], scale[0], x, y, np.zeros(2, dtype=np.int64), 1)
+    all_values, all_scales = (values, values[:, :4], values, values[:, :4]), (scale, scale[:, :4], scale, scale[:, :4])
+    weights = (np.zeros((1, 2, 4), dtype=np.float32), np.float32(1), scale, all_values, all_scales)
     tables = (np.zeros((1, 1, 2), dtype=np.float32), np.zeros((1, 1, 2), dtype=np.float32))
-    memory = (np.zeros((2, 1, 4, 2), dtype=np.float32), np.zeros((2, 1, 4, 2), dtype=np.float32), 0)
-    layer(x, weights, tables, memory, np.empty((0, 0, 0), dtype=bool))
+    memory = (np.zeros((1, 2, 1, 4, 2), dtype=np.float32), np.zeros((1, 2, 1, 4, 2), dtype=np.float32), 2, 0)
+    buffers, counts = (y, x.copy(), y, x.copy(), x.copy()), np.zeros(2 * STEPS, dtype=np.int64)
+    layers(x, 0, 1, weights, tables, memory, np.empty((0, 0, 0), dtype=bool), buffers, counts, 1)

@@ -14,7 +14,6 @@ import os
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,6 +27,9 @@ from kimi_audio.checkpoint.quantise import GROUP, Bits, Quantised, quantise
 WORTH_A_THREAD = 2**20
 """Products of numbers for which another thread is woken."""
 
+MANY_ROWS = 24
+"""From so many rows on PyTorch is faster than compiled loops, although it has the weights converted first."""
+
 FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 """Layers that read the same input: one GEMM computes them."""
 
@@ -36,44 +38,6 @@ class Weight(Protocol):
     """Multiplies float32 rows: `[M, K]` to `[M, N]`."""
 
     def __call__(self, x_MK: Tensor) -> Tensor: ...
-
-
-class Int8Weight:
-    """int8 weights, multiplied by compiled loops in as many threads as PyTorch has."""
-
-    def __init__(self, quantised: Quantised) -> None:
-        self.values_NK = quantised.values.contiguous().numpy()
-        self.scale_N = quantised.scale.float().numpy()
-
-    def __call__(self, x_MK: Tensor) -> Tensor:
-        return torch.from_numpy(product(x_MK.contiguous().numpy(), (self.values_NK, self.scale_N)))
-
-
-def product(x_MK: np.ndarray, weight: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    """x · (values · scale)ᵀ, in as many threads as it is worth."""
-    values_NK, scale_N = weight
-    y_MN = np.empty((len(x_MK), len(scale_N)), dtype=np.float32)
-    threads = max(1, min(torch.get_num_threads(), len(x_MK) * values_NK.size // WORTH_A_THREAD))
-    in_threads(threads, len(scale_N), multiply, values_NK, scale_N, x_MK, y_MN)
-    return y_MN
-
-
-def in_threads(threads: int, size: int, function: Callable[..., None], *arguments: Any) -> None:
-    """``function(*arguments, first, last)`` for the whole of `size`, in parts. Not nested."""
-    bounds = [size * n // threads for n in range(threads + 1)]
-    first, *others = pairwise(bounds)
-    running = [_threads().submit(function, *arguments, *part) for part in others]
-    function(*arguments, *first)
-    for part in running:
-        part.result()
-
-
-@cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(thread_name_prefix="int8")
-
-
-os.register_at_fork(after_in_child=_threads.cache_clear)  # threads stay behind
 
 
 class Int4Weight:
@@ -103,6 +67,44 @@ class AnyWeight:
         if self.quantised.bits == 8:
             return F.linear(x_MK, self.quantised.values.to(x_MK.dtype)) * self.quantised.scale.to(x_MK.dtype)
         return F.linear(x_MK, self.quantised.dequantise(x_MK.dtype))
+
+
+class Int8Weight(AnyWeight):
+    """int8 weights on the CPU; few rows are multiplied by a compiled loop."""
+
+    def __init__(self, quantised: Quantised) -> None:
+        super().__init__(Quantised(quantised.values.contiguous(), quantised.scale.float()))
+
+    def __call__(self, x_MK: Tensor) -> Tensor:
+        if len(x_MK) >= MANY_ROWS:
+            return super().__call__(x_MK)
+        values_NK, scale_N = self.quantised.values.numpy(), self.quantised.scale.numpy()
+        y_MN = np.empty((len(x_MK), len(scale_N)), dtype=np.float32)
+        threads = threads_for(len(x_MK) * values_NK.size)
+        counts = np.zeros(2, dtype=np.int64)
+        together(threads, multiply, values_NK, scale_N, x_MK.contiguous().numpy(), y_MN, counts, threads)
+        return torch.from_numpy(y_MN)
+
+
+def threads_for(products: int) -> int:
+    """As many threads as PyTorch has, if so many products of numbers are worth it."""
+    return max(1, min(torch.get_num_threads(), products // WORTH_A_THREAD))
+
+
+def together(threads: int, function: Callable[..., None], *arguments: Any) -> None:
+    """Call a function that shares its work (`compiled`) in several threads, of which this is one."""
+    others = [_threads().submit(function, *arguments) for _ in range(1, threads)]
+    function(*arguments)
+    for other in others:
+        other.cancel()  # it has not come in time, and nothing is left
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(thread_name_prefix="int8")
+
+
+os.register_at_fork(after_in_child=_threads.cache_clear)  # threads stay behind
 
 
 def weight_for(quantised: Quantised) -> Weight:

@@ -1,101 +1,103 @@
-"""An int8 LLM on the CPU whose decoder layers are compiled functions.
+"""An int8 LLM on the CPU whose decoder layers are a compiled function.
 
     compile_layers(llm)
 
 A decoding step is some forty operations a layer, and PyTorch takes more time between them than in them. For a few rows
-of a small model the whole layer is therefore one call; where several threads are worth it, its parts are, with the rows
-or the columns of the weights divided among them. `benchmarks/llm.py` measures it.
+all layers are therefore one call, which several threads work on where that is worth it. For many rows PyTorch is
+faster: it multiplies by weights that are converted once for all rows. `benchmarks/llm.py` measures it.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from kimi_audio.checkpoint import compiled
-from kimi_audio.checkpoint.compiled import MANY_ROWS
-from kimi_audio.checkpoint.kernels import FusedPart, Int8Weight, QuantLinear, in_threads, product
+from kimi_audio.checkpoint.kernels import MANY_ROWS, FusedPart, Int8Weight, QuantLinear, threads_for, together
+from kimi_audio.checkpoint.quantise import Quantised
 from kimi_audio.kv_cache import KVCache
 from kimi_audio.llm.model import AudioLLM, DecoderLayer
 
 NO_MASK = np.empty((0, 0, 0), dtype=bool)
-SMALL = 2**23
-"""Products of numbers in a layer up to which a second thread is not worth waking for each of its parts."""
-
-Arrays = tuple[np.ndarray, np.ndarray]
+SHARES = 4
+"""Of each step for every thread, so that little is left for others to wait for when one is late."""
 
 
-class CompiledLayer(nn.Module):
-    """A decoder layer with int8 weights, compiled for when there is a cache, and `layer` for when there is none."""
+class CompiledLayers:
+    """`AudioLLM.run` of a model whose layers have int8 weights."""
 
-    def __init__(self, layer: DecoderLayer) -> None:
-        super().__init__()
-        self.layer = layer
-        projections = _projections(layer)
-        qkv, out, gate_up, down = map(_arrays, projections)
-        assert projections[0] is not None and projections[0].bias_N is not None
+    def __init__(self, llm: AudioLLM, projections: Sequence[Sequence[QuantLinear]]) -> None:
+        """`projections`: of each layer, those of `_projections`."""
+        self.plain = llm.run
+        values, scales = zip(*map(_stacked, zip(*projections, strict=True)), strict=True)
         self.weights = (
-            layer.input_layernorm.weight.detach().float().numpy(),
-            layer.post_attention_layernorm.weight.detach().float().numpy(),
-            np.float32(layer.input_layernorm.eps),
-            *(qkv, projections[0].bias_N.float().numpy(), out, gate_up, down),
+            np.stack([[norm.weight.detach().float().numpy() for norm in _norms(layer)] for layer in llm.layers]),
+            np.float32(llm.config.rms_norm_eps),
+            np.stack([_bias(qkv) for qkv, *_ in projections]),
+            values,
+            scales,
         )
-        self.size = sum(values_NK.size for values_NK, _ in (qkv, out, gate_up, down))
+        self.size = sum(values_LNK[0].size for values_LNK in values)
 
-    def forward(
-        self, x_BTD: Tensor, tables: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None, index: int
+    def __call__(
+        self, layers: range, x_BTD: Tensor, tables: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None
     ) -> Tensor:
-        """As of `DecoderLayer`."""
-        if cache is None:
-            return self.layer(x_BTD, tables, mask, cache, index)
-        rows, steps = x_BTD.shape[0] * x_BTD.shape[1], x_BTD.shape[1]
+        sequences, steps, width = x_BTD.shape
+        rows = sequences * steps
+        if cache is None or rows >= MANY_ROWS:
+            return self.plain(layers, x_BTD, tables, mask, cache)
         # Not by PyTorch: its threads would keep the processor for a while after a copy, waiting for more.
-        x_MD = x_BTD.numpy().reshape(rows, -1).copy()
+        x_MD = x_BTD.numpy().reshape(rows, width).copy()
         angles = tables[0][:, 0].numpy(), tables[1][:, 0].numpy()
         seen_BTS = NO_MASK if mask is None else np.ascontiguousarray(mask[:, 0].numpy())
-        keys, values = (memory.numpy() for memory in cache.room(index, steps))
-        memory = (keys, values, cache.length)
-        if rows < MANY_ROWS and (rows * self.size < SMALL or torch.get_num_threads() == 1):
-            compiled.layer(x_MD, self.weights, angles, memory, seen_BTS)
-        else:
-            self._in_threads(x_MD, angles, memory, seen_BTS)
+        keys, values = cache.room(steps)
+        memory = (keys.numpy(), values.numpy(), sequences, cache.length)
+        (_, qkv, _), (_, out, attended), (_, gate_up, _), (_, _, gated) = (part.shape for part in self.weights[3])
+        buffers = tuple(np.empty((rows, size), dtype=np.float32) for size in (qkv, out, gate_up, attended, gated))
+        counts = np.zeros(2 * compiled.STEPS * len(layers), dtype=np.int64)
+        threads = threads_for(rows * self.size)
+        together(threads, compiled.layers, x_MD, layers.start, layers.stop, self.weights, angles, memory, seen_BTS,
+                 buffers, counts, SHARES * threads)  # fmt: skip
         return torch.from_numpy(x_MD).view_as(x_BTD)
-
-    def _in_threads(self, x_MD: np.ndarray, angles: Arrays, memory: tuple, seen_BTS: np.ndarray) -> None:
-        norm_D, second_norm_D, eps, qkv, bias_N, out, gate_up, down = self.weights
-        rows = len(x_MD)
-        threads = torch.get_num_threads() if rows >= MANY_ROWS else 1
-        qkv_MN = product(compiled.normed(x_MD, norm_D, eps), qkv)
-        q_MN, attended_MN = np.empty((2, rows, out[0].shape[1]), dtype=np.float32)
-        compiled.into_cache(qkv_MN, bias_N, angles, memory, q_MN)
-        in_threads(threads, rows, compiled.attend, q_MN, memory, seen_BTS, attended_MN)
-        x_MD += product(attended_MN, out)
-        gate_up_MN = product(compiled.normed(x_MD, second_norm_D, eps), gate_up)
-        gated_MN = np.empty((rows, down[0].shape[1]), dtype=np.float32)
-        in_threads(threads, rows, compiled.gated, gate_up_MN, gated_MN)
-        x_MD += product(gated_MN, down)
 
 
 def compile_layers(llm: AudioLLM) -> None:
-    """Replace the layers whose weights are all `Int8Weight`."""
-    for stack in llm.stacks:
-        for index, layer in enumerate(stack):
-            assert isinstance(layer, DecoderLayer)
-            if all(linear is not None and isinstance(linear.weight_NK, Int8Weight) for linear in _projections(layer)):
-                stack[index] = CompiledLayer(layer)
+    """Have the layers run by compiled code, if all their weights are `Int8Weight`."""
+    projections = [[linear for part in _projections(layer) if (linear := _int8(part))] for layer in llm.layers]
+    if all(len(linears) == 4 for linears in projections):
+        llm.run = CompiledLayers(llm, projections)
 
 
-def _projections(layer: DecoderLayer) -> list[QuantLinear | None]:
-    """Those to q, k and v together, out of attention, to gate and up together, and down."""
+def _projections(layer: nn.Module) -> tuple[nn.Module, ...]:
+    """To q, k and v together, out of attention, to gate and up together, and down."""
+    assert isinstance(layer, DecoderLayer)
     attention, mlp = layer.self_attn, layer.mlp
-    return [_quantised(part) for part in (attention.q_proj, attention.o_proj, mlp.gate_proj, mlp.down_proj)]
+    return attention.q_proj, attention.o_proj, mlp.gate_proj, mlp.down_proj
 
 
-def _quantised(part: nn.Module) -> QuantLinear | None:
-    if isinstance(part, FusedPart):
-        return part.fused.linear
-    return part if isinstance(part, QuantLinear) else None
+def _norms(layer: nn.Module) -> tuple[nn.RMSNorm, nn.RMSNorm]:
+    assert isinstance(layer, DecoderLayer)
+    return layer.input_layernorm, layer.post_attention_layernorm
 
 
-def _arrays(linear: QuantLinear | None) -> Arrays:
-    assert linear is not None and isinstance(linear.weight_NK, Int8Weight)
-    return linear.weight_NK.values_NK, linear.weight_NK.scale_N
+def _bias(linear: QuantLinear) -> np.ndarray:
+    assert linear.bias_N is not None
+    return linear.bias_N.float().numpy()
+
+
+def _int8(part: nn.Module) -> QuantLinear | None:
+    linear = part.fused.linear if isinstance(part, FusedPart) else part
+    return linear if isinstance(linear, QuantLinear) and isinstance(linear.weight_NK, Int8Weight) else None
+
+
+def _stacked(linears: Sequence[QuantLinear]) -> tuple[np.ndarray, np.ndarray]:
+    """Values (layers, N, K) and scales (layers, N) of one projection of all layers, whose values then lie there."""
+    values_LNK = torch.empty(len(linears), linears[0].out_features, linears[0].in_features, dtype=torch.int8)
+    scales = []
+    for values_NK, linear in zip(values_LNK, linears, strict=True):
+        assert isinstance(linear.weight_NK, Int8Weight)
+        quantised = linear.weight_NK.quantised
+        scales.append(quantised.scale)
+        linear.weight_NK.quantised = Quantised(values_NK.copy_(quantised.values), quantised.scale)
+    return values_LNK.numpy(), torch.stack(scales).numpy()

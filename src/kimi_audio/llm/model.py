@@ -173,9 +173,9 @@ class AudioLLM(nn.Module):
             self.mimo_output = nn.Linear(config.hidden_size, ids, bias=False)
 
     @property
-    def stacks(self) -> list[nn.ModuleList]:
-        """The layers of the trunk with the text branch, and those of the audio branch if there is one."""
-        return [self.model.layers, *([self.model.mimo_layers] if self.config.kimia_mimo_layers else [])]
+    def layers(self) -> list[nn.Module]:
+        """As a cache counts them: the trunk with the text branch, then the audio branch if there is one."""
+        return [*self.model.layers, *(self.model.mimo_layers if self.config.kimia_mimo_layers else [])]
 
     def new_cache(self, batch: int = 1, capacity: int = 256) -> KVCache:
         """An empty cache for `batch` rows, in the model's activation dtype and device."""
@@ -254,21 +254,26 @@ class AudioLLM(nn.Module):
         assert attention_mask is not None or start == 0 or steps == 1, "several positions after a cache need a mask"
         if position_ids_BT is None:
             position_ids_BT = torch.arange(start, start + steps, device=x_BTD.device)[None]
-        tables = rotary_tables(position_ids_BT, config, x_BTD.dtype)
-        forked = None
-        for index, layer in enumerate(model.layers if want_text else model.below_fork):
-            x_BTD = layer(x_BTD, tables, attention_mask, cache, index)
-            if index == config.kimia_mimo_transformer_from_layer_index:
-                forked = x_BTD
-        text_BTD, audio_BTD = model.norm(x_BTD) if want_text else None, None
+        rest = (rotary_tables(position_ids_BT, config, x_BTD.dtype), attention_mask, cache)
+        trunk, fork = range(config.num_hidden_layers), model.fork + 1
+        text_BTD = audio_BTD = None
+        if want_audio and config.kimia_mimo_layers or not want_text:
+            x_BTD, trunk = self.run(trunk[:fork], x_BTD, *rest), trunk[fork:]
         if want_audio and config.kimia_mimo_layers:
-            assert forked is not None, "the audio branch forks after the last layer"
-            for index, layer in enumerate(model.mimo_layers, start=config.num_hidden_layers):
-                forked = layer(forked, tables, attention_mask, cache, index)
-            audio_BTD = model.mimo_norm(forked)
+            audio_BTD = model.mimo_norm(self.run(range(len(self.layers))[-config.kimia_mimo_layers:], x_BTD, *rest))
+        if want_text:
+            text_BTD = model.norm(self.run(trunk, x_BTD, *rest))
         if cache is not None:
             cache.advance(steps)
         return text_BTD, audio_BTD
+
+    def run(
+        self, layers: range, x_BTD: Tensor, tables: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None
+    ) -> Tensor:
+        """Those of `layers`, one after the other; `hidden` says what the rest is."""
+        for index in layers:
+            x_BTD = self.layers[index](x_BTD, tables, mask, cache, index)
+        return x_BTD
 
     def forward(
         self,
