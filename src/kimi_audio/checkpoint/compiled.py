@@ -24,7 +24,7 @@ from numba.extending import intrinsic
 # Sums may be reordered, which lets them be vectorised; infinities and NaN stay what they are.
 _OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz", "arcp"}}
 ZERO = np.float32(0)
-STEPS = 6
+STEPS = 5
 """Steps of a layer."""
 _AHEAD = 4
 """Rows of a weight matrix that are fetched before they are used: the processor's own guess is half as fast."""
@@ -182,99 +182,73 @@ def _rotated(x_d, cos_d, sin_d, y_d):
 
 
 @_compiled
-def into_cache(qkv_MN, tables, memory, layer, first, last):
-    """Rotate q, in place, and k; k and v go to the cache. Units `first` to `last`, which are heads of k and v of rows.
+def _into_cache(row_N, cos_d, sin_d, k_d, v_d, head, kv_heads):
+    """Rotate the queries of a head of keys, in place, and its key; key and value are written to the cache."""
+    size = len(k_d)
+    group = len(row_N) // kv_heads - 2 * size
+    for n in range(head * group, (head + 1) * group, size):
+        _rotated(row_N[n : n + size], cos_d, sin_d, row_N[n : n + size])
+    key, value = kv_heads * group + head * size, kv_heads * (group + size) + head * size
+    _rotated(row_N[key : key + size], cos_d, sin_d, k_d)
+    for d in range(size):  # numba takes seconds to compile an assignment of a whole row
+        v_d[d] = row_N[value + d]
+
+
+@_compiled
+def _attend(q_Q, k_Sd, v_Sd, seen_S, y_Q):
+    """What the queries of one head of keys get from its values; each key and value is read once for all of them."""
+    positions, size = k_Sd.shape
+    group = len(q_Q) // size
+    scores_GS, highest_G = np.empty((group, positions), dtype=np.float32), np.full(group, -np.inf, dtype=np.float32)
+    root = np.float32(1) / np.sqrt(np.float32(size))
+    for s in range(positions):
+        for g in range(group):
+            score = ZERO
+            for d in range(size):
+                score += q_Q[g * size + d] * k_Sd[s, d]
+            scores_GS[g, s] = score * root if not len(seen_S) or seen_S[s] else -np.inf
+            highest_G[g] = max(highest_G[g], scores_GS[g, s])
+    total_G = np.zeros(group, dtype=np.float32)
+    for n in range(len(y_Q)):
+        y_Q[n] = ZERO
+    for s in range(positions):
+        for g in range(group):
+            share = np.exp(scores_GS[g, s] - highest_G[g])
+            total_G[g] += share
+            for d in range(size):
+                y_Q[g * size + d] += share * v_Sd[s, d]
+    for n in range(len(y_Q)):
+        y_Q[n] /= total_G[n // size]
+
+
+@_compiled
+def attention(qkv_MN, tables, memory, layer, seen_BTS, y_MK, first, last):
+    """What queries get from values, and the cache from keys and values, for units `first` to `last`.
+
+    A unit is a head of keys in a sequence: what it writes, no other one needs.
 
     Args:
         qkv_MN: row m is position m % T of sequence m // T.
         tables: cosines and sines (B or 1, T, head_dim) of rotary embedding.
-        memory: keys and values (layers, B or more, kv_heads, capacity, head_dim), sequences (B), position to write first.
+        memory: keys and values (layers, B or more, kv_heads, capacity, head_dim), B, and the position to write first.
+        seen_BTS: to which positions each one attends (B or 1); where it is empty, to all up to itself.
     """
     cosines, sines = tables
     keys, values, sequences, start = memory
-    kv_heads, size = keys.shape[2], keys.shape[4]
-    width = qkv_MN.shape[1] - 2 * kv_heads * size
-    steps, group = qkv_MN.shape[0] // sequences, width // kv_heads
+    kv_heads, steps, group = keys.shape[2], len(qkv_MN) // sequences, y_MK.shape[1] // keys.shape[2]
     for unit in range(first, last):
-        m, head = unit // kv_heads, unit % kv_heads
-        b, step = m // steps, m % steps
-        cos_d, sin_d, row_N = cosines[b % len(cosines), step], sines[b % len(sines), step], qkv_MN[m]
-        for n in range(head * group, (head + 1) * group, size):
-            _rotated(row_N[n : n + size], cos_d, sin_d, row_N[n : n + size])
-        key, value = width + head * size, width + (kv_heads + head) * size
-        _rotated(row_N[key : key + size], cos_d, sin_d, keys[layer, b, head, start + step])
-        for d in range(size):  # numba takes seconds to compile an assignment of a whole row
-            values[layer, b, head, start + step, d] = row_N[value + d]
-
-
-@_compiled
-def _attend(q_d, k_Sd, v_Sd, seen_S, y_d):
-    positions, size = k_Sd.shape
-    scores_S = np.empty(positions, dtype=np.float32)
-    root = np.float32(1) / np.sqrt(np.float32(size))
-    highest = np.float32(-np.inf)
-    for s in range(positions):
-        if seen_S.shape[0] and not seen_S[s]:
-            continue
-        score = ZERO
-        for d in range(size):
-            score += q_d[d] * k_Sd[s, d]
-        scores_S[s] = score * root
-        highest = max(highest, scores_S[s])
-    total = ZERO
-    for d in range(size):
-        y_d[d] = ZERO
-    for s in range(positions):
-        if seen_S.shape[0] and not seen_S[s]:
-            continue
-        share = np.exp(scores_S[s] - highest)
-        total += share
-        for d in range(size):
-            y_d[d] += share * v_Sd[s, d]
-    for d in range(size):
-        y_d[d] /= total
-
-
-@_compiled
-def attend(qkv_MN, memory, layer, seen_BTS, y_MN, first, last):
-    """What the queries get from the values. Units `first` to `last`, which are heads of rows.
-
-    `seen_BTS` says to which positions each one attends; where it is empty, to all up to itself.
-    """
-    keys, values, sequences, start = memory
-    size, heads = keys.shape[4], y_MN.shape[1] // keys.shape[4]
-    steps, group = qkv_MN.shape[0] // sequences, heads // keys.shape[2]
-    for unit in range(first, last):
-        m, head = unit // heads, unit % heads
-        b, step = m // steps, m % steps
-        if seen_BTS.shape[0]:
-            seen_S = seen_BTS[b % seen_BTS.shape[0], step]
-            end = seen_S.shape[0]
-        else:
-            seen_S, end = np.empty(0, dtype=np.bool_), start + step + 1
-        here = slice(head * size, (head + 1) * size)
-        k_Sd, v_Sd = keys[layer, b, head // group, :end], values[layer, b, head // group, :end]
-        _attend(qkv_MN[m, here], k_Sd, v_Sd, seen_S, y_MN[m, here])
-
-
-@_compiled
-def attention(qkv_MN, tables, memory, layer, seen_BTS, y_MN, counts, step, shares):
-    """What all queries get from the values, in two steps, of which the first writes the cache."""
-    kv_heads, size = memory[0].shape[2], memory[0].shape[4]
-    units = qkv_MN.shape[0] * kv_heads
-    share = take(counts, step)
-    while share < shares:
-        into_cache(qkv_MN, tables, memory, layer, units * share // shares, units * (share + 1) // shares)
-        finish(counts, step)
-        share = take(counts, step)
-    wait(counts, step, shares)
-    units = y_MN.size // size
-    share = take(counts, step + 1)
-    while share < shares:
-        attend(qkv_MN, memory, layer, seen_BTS, y_MN, units * share // shares, units * (share + 1) // shares)
-        finish(counts, step + 1)
-        share = take(counts, step + 1)
-    wait(counts, step + 1, shares)
+        b, head = unit // kv_heads, unit % kv_heads
+        k_Sd, v_Sd, here = keys[layer, b, head], values[layer, b, head], slice(head * group, (head + 1) * group)
+        for step in range(steps):
+            cos_d, sin_d = cosines[b % len(cosines), step], sines[b % len(sines), step]
+            row_N, position = qkv_MN[b * steps + step], start + step
+            _into_cache(row_N, cos_d, sin_d, k_Sd[position], v_Sd[position], head, kv_heads)
+        for step in range(steps):
+            end, seen_S = start + step + 1, np.empty(0, dtype=np.bool_)
+            if len(seen_BTS):
+                end, seen_S = start + steps, seen_BTS[b % len(seen_BTS), step]
+            m = b * steps + step
+            _attend(qkv_MN[m, here], k_Sd[:end], v_Sd[:end], seen_S, y_MK[m, here])
 
 
 @_compiled
@@ -308,7 +282,7 @@ def layers(x_MD, first, last, weights, tables, memory, seen_BTS, buffers, counts
         weights: of all layers: of the norms before attention and before the feed-forward layers (layers, 2, D); their
             epsilon; the bias of q, k and v (layers, N); int8 values (layers, N, K) and float32 scales (layers, N) of the
             projections to q, k and v together, out of attention, to gate and up together, and down.
-        tables, memory, seen_BTS: as of `into_cache` and `attend`.
+        tables, memory, seen_BTS: as of `attention`.
         buffers: for what comes out of the four projections, and goes into the second and the fourth.
         counts: zeros, two for each of `STEPS` a layer.
         shares: of every step.
@@ -321,8 +295,15 @@ def layers(x_MD, first, last, weights, tables, memory, seen_BTS, buffers, counts
     for layer in range(first, last):
         for part in range(4):  # a loop, because every call of `few` would be compiled for itself
             if part == 1:
-                attention(qkv_MN, tables, memory, layer, seen_BTS, attended_MK, counts, step, shares)
-                step += 2
+                units = memory[0].shape[2] * memory[2]
+                share = take(counts, step)
+                while share < shares:
+                    start, end = units * share // shares, units * (share + 1) // shares
+                    attention(qkv_MN, tables, memory, layer, seen_BTS, attended_MK, start, end)
+                    finish(counts, step)
+                    share = take(counts, step)
+                wait(counts, step, shares)
+                step += 1
             if part % 2 == 0:
                 normed(x_MD, norms[layer, part // 2], eps, normed_MD)
             halves = 2 if part == 2 else 1  # who has computed gates and ups of the same units can multiply them
