@@ -1,8 +1,8 @@
 """Loops over int8 weights that numba compiles for the processor at hand: matrix products, and decoder layers.
 
-    multiply(values_NK, scale_N, x_MK, y_MN, counts, shares)         # y = x · (values · scale)ᵀ, in float32
-    layers(x_MD, first, last, weights, tables, memory, seen_BTS, buffers, counts, shares)       # for a few rows, in place
-    compile_all()                                                    # now, and not at the first use
+    multiply(values_NK, scale_N, x_MK, y_MN, counts, shares)        # y = x · (values · scale)ᵀ, in float32
+    layers(x_MD, first, last, weights, tables, memory, seen_BTS, buffers, counts, shares)        # for few rows, in place
+    compile_all()                                                   # now, and not at the first use
 
 A decoding step reads all weights for a row or a few, so it is as fast as they come out of memory, if nothing else takes
 time; PyTorch's forty operations a layer take more than that between them. Compiling takes ten seconds, once: the code
@@ -26,8 +26,10 @@ _OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "cont
 ZERO = np.float32(0)
 STEPS = 5
 """Steps of a layer."""
+_QKV, _ATTENTION, _OUT, _GATE_UP, _DOWN = range(STEPS)
+_NOTHING = np.float32(-np.inf)
 _AHEAD = 4
-"""Rows of a weight matrix that are fetched before they are used: the processor's own guess is half as fast."""
+"""Rows of a weight matrix between what is fetched and what is used; left to itself, the processor fetches too late."""
 _CACHE_LINE = 64
 _PATIENCE = 2000
 """How often a thread looks whether a step is done before it lets others have the processor in between."""
@@ -40,13 +42,16 @@ def _compiled(function: Callable) -> Callable:
         return numba.njit(**_OPTIONS)(function)
 
 
+_intrinsic: Callable[[Callable], Callable] = intrinsic  # they are called without the typing context
+
+
 def _address(context, builder, signature, arguments):
     """Of a number in an array that lies in memory without gaps."""
     array = context.make_array(signature.args[0])(context, builder, arguments[0])
     return builder.gep(array.data, [arguments[1]])
 
 
-@intrinsic
+@_intrinsic
 def _add_one(typing_context, counts, index):
     """Add 1 to a count, at once for all threads; what it was before."""
 
@@ -57,7 +62,7 @@ def _add_one(typing_context, counts, index):
     return types.int64(counts, types.intp), generate
 
 
-@intrinsic
+@_intrinsic
 def _read(typing_context, counts, index):
     """A count that other threads add to."""
 
@@ -67,7 +72,7 @@ def _read(typing_context, counts, index):
     return types.int64(counts, types.intp), generate
 
 
-@intrinsic
+@_intrinsic
 def _fetch(typing_context, values, index):
     """Have a number brought from memory, which goes on by itself; one beyond the end does no harm."""
 
@@ -82,7 +87,7 @@ def _fetch(typing_context, values, index):
     return types.void(values, types.intp), generate
 
 
-_yield_processor = types.ExternalFunction("sched_yield", types.int32())
+_let_others_run = types.ExternalFunction("sched_yield", types.int32())
 
 
 @_compiled
@@ -104,7 +109,7 @@ def wait(counts, step, shares):
     while _read(counts, 2 * step + 1) < shares:
         looks += 1
         if looks > _PATIENCE:
-            _yield_processor()
+            _let_others_run()
 
 
 @_compiled
@@ -199,14 +204,14 @@ def _attend(q_Q, k_Sd, v_Sd, seen_S, y_Q):
     """What the queries of one head of keys get from its values; each key and value is read once for all of them."""
     positions, size = k_Sd.shape
     group = len(q_Q) // size
-    scores_GS, highest_G = np.empty((group, positions), dtype=np.float32), np.full(group, -np.inf, dtype=np.float32)
+    scores_GS, highest_G = np.empty((group, positions), dtype=np.float32), np.full(group, _NOTHING)
     root = np.float32(1) / np.sqrt(np.float32(size))
     for s in range(positions):
         for g in range(group):
             score = ZERO
             for d in range(size):
                 score += q_Q[g * size + d] * k_Sd[s, d]
-            scores_GS[g, s] = score * root if not len(seen_S) or seen_S[s] else -np.inf
+            scores_GS[g, s] = score * root if not len(seen_S) or seen_S[s] else _NOTHING
             highest_G[g] = max(highest_G[g], scores_GS[g, s])
     total_G = np.zeros(group, dtype=np.float32)
     for n in range(len(y_Q)):
@@ -276,53 +281,46 @@ def _gated(gate_up_MN, y_MK, first, last):
 
 @_compiled
 def layers(x_MD, first, last, weights, tables, memory, seen_BTS, buffers, counts, shares):
-    """Decoder layers `first` to `last` (`llm.model.DecoderLayer`) for a few rows; what comes out replaces `x_MD`.
+    """Decoder layers `first` to `last` (`llm.model.DecoderLayer`) for few rows; what comes out replaces `x_MD`.
 
     Args:
         weights: of all layers: of the norms before attention and before the feed-forward layers (layers, 2, D); their
-            epsilon; the bias of q, k and v (layers, N); int8 values (layers, N, K) and float32 scales (layers, N) of the
+            epsilon; biases of q, k and v (layers, N); int8 values (layers, N, K) and float32 scales (layers, N) of the
             projections to q, k and v together, out of attention, to gate and up together, and down.
         tables, memory, seen_BTS: as of `attention`.
-        buffers: for what comes out of the four projections, and goes into the second and the fourth.
+        buffers: for what comes out of each step.
         counts: zeros, two for each of `STEPS` a layer.
         shares: of every step.
     """
-    norms, eps, bias, values, scales = weights
-    qkv_MN, branch_MD, gate_up_MN, attended_MK, gated_MK = buffers
-    normed_MD = np.empty_like(x_MD)
+    norms, eps, biases, values, scales = weights
+    qkv_MN, attended_MK, branch_MD, gate_up_MN, gated_MK = buffers
+    normed_MD, units = np.empty_like(x_MD), memory[0].shape[2] * memory[2]
     inputs, outputs = (normed_MD, attended_MK, normed_MD, gated_MK), (qkv_MN, branch_MD, gate_up_MN, branch_MD)
-    step = 0
-    for layer in range(first, last):
-        for part in range(4):  # a loop, because every call of `few` would be compiled for itself
-            if part == 1:
-                units = memory[0].shape[2] * memory[2]
-                share = take(counts, step)
-                while share < shares:
-                    start, end = units * share // shares, units * (share + 1) // shares
-                    attention(qkv_MN, tables, memory, layer, seen_BTS, attended_MK, start, end)
-                    finish(counts, step)
-                    share = take(counts, step)
-                wait(counts, step, shares)
-                step += 1
-            if part % 2 == 0:
-                normed(x_MD, norms[layer, part // 2], eps, normed_MD)
-            halves = 2 if part == 2 else 1  # who has computed gates and ups of the same units can multiply them
-            size = outputs[part].shape[1] // halves
-            share = take(counts, step)
-            while share < shares:
-                start, end = size * share // shares, size * (share + 1) // shares
+    for step in range(STEPS * (last - first)):
+        layer, part = first + step // STEPS, step % STEPS
+        projection = max(part - 1, 0)
+        if part == _QKV or part == _GATE_UP:  # by everyone: it takes less time than to wait for others
+            normed(x_MD, norms[layer, part // _GATE_UP], eps, normed_MD)
+        halves = 2 if part == _GATE_UP else 1  # who has the gates and the ups of the same units can multiply them
+        size = units if part == _ATTENTION else outputs[projection].shape[1] // halves
+        share = take(counts, step)
+        while share < shares:
+            start, end = size * share // shares, size * (share + 1) // shares
+            if part == _ATTENTION:
+                attention(qkv_MN, tables, memory, layer, seen_BTS, attended_MK, start, end)
+            else:  # one call for all, because each would be compiled for itself
+                values_NK, scale_N = values[projection][layer], scales[projection][layer]
                 for n in range(0, halves * size, size):
-                    few(values[part][layer], scales[part][layer], inputs[part], outputs[part], n + start, n + end)
-                if part == 0:
-                    _biased(qkv_MN, bias[layer], start, end)
-                elif part == 2:
-                    _gated(gate_up_MN, gated_MK, start, end)
-                else:
-                    _added(x_MD, branch_MD, start, end)
-                finish(counts, step)
-                share = take(counts, step)
-            wait(counts, step, shares)
-            step += 1
+                    few(values_NK, scale_N, inputs[projection], outputs[projection], n + start, n + end)
+            if part == _QKV:
+                _biased(qkv_MN, biases[layer], start, end)
+            elif part == _GATE_UP:
+                _gated(gate_up_MN, gated_MK, start, end)
+            elif part != _ATTENTION:
+                _added(x_MD, branch_MD, start, end)
+            finish(counts, step)
+            share = take(counts, step)
+        wait(counts, step, shares)
 
 
 def compile_all() -> None:
@@ -334,5 +332,5 @@ def compile_all() -> None:
     weights = (np.zeros((1, 2, 4), dtype=np.float32), np.float32(1), scale, all_values, all_scales)
     tables = (np.zeros((1, 1, 2), dtype=np.float32), np.zeros((1, 1, 2), dtype=np.float32))
     memory = (np.zeros((1, 2, 1, 4, 2), dtype=np.float32), np.zeros((1, 2, 1, 4, 2), dtype=np.float32), 2, 0)
-    buffers, counts = (y, x.copy(), y, x.copy(), x.copy()), np.zeros(2 * STEPS, dtype=np.int64)
+    buffers, counts = (y, x.copy(), x.copy(), y, x.copy()), np.zeros(2 * STEPS, dtype=np.int64)
     layers(x, 0, 1, weights, tables, memory, np.empty((0, 0, 0), dtype=bool), buffers, counts, 1)

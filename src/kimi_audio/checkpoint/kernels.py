@@ -2,8 +2,8 @@
 
     install(model, {"lm_head.weight": quantise(weight, 8), ...})
 
-**int8** (`Int8Weight`) is the fast one: loops that numba compiles for the CPU at hand convert weights, exactly, where
-they are multiplied. An LLM's layers go further (`layers`); `benchmarks/llm.py` measures them.
+**int8** (`Int8Weight`) is the fast one: for few rows, loops that numba compiles for the CPU at hand convert weights,
+exactly, where they are multiplied. An LLM's layers go further (`layers`); `benchmarks/llm.py` measures them.
 
 **4-bit** (`Int4Weight`) needs half the memory: PyTorch's bfloat16 kernel, 1.5–2 × float32 for a row, 0.5 × in prefill.
 
@@ -27,7 +27,7 @@ from kimi_audio.checkpoint.quantise import GROUP, Bits, Quantised, quantise
 WORTH_A_THREAD = 2**20
 """Products of numbers for which another thread is woken."""
 
-MANY_ROWS = 24
+MANY_ROWS = 32
 """From so many rows on PyTorch is faster than compiled loops, although it has the weights converted first."""
 
 FUSED = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
@@ -65,7 +65,7 @@ class AnyWeight:
 
     def __call__(self, x_MK: Tensor) -> Tensor:
         if self.quantised.bits == 8:
-            return F.linear(x_MK, self.quantised.values.to(x_MK.dtype)) * self.quantised.scale.to(x_MK.dtype)
+            return F.linear(x_MK, self.quantised.values.to(x_MK.dtype)).mul_(self.quantised.scale.to(x_MK.dtype))
         return F.linear(x_MK, self.quantised.dequantise(x_MK.dtype))
 
 

@@ -39,6 +39,8 @@ class CompiledLayers:
             scales,
         )
         self.size = sum(values_LNK[0].size for values_LNK in values)
+        (_, qkv, _), (_, out, attended), (_, gate_up, _), (_, _, gated) = (values_LNK.shape for values_LNK in values)
+        self.widths = (qkv, attended, out, gate_up, gated)
 
     def __call__(
         self, layers: range, x_BTD: Tensor, tables: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None
@@ -53,8 +55,7 @@ class CompiledLayers:
         seen_BTS = NO_MASK if mask is None else np.ascontiguousarray(mask[:, 0].numpy())
         keys, values = cache.room(steps)
         memory = (keys.numpy(), values.numpy(), sequences, cache.length)
-        (_, qkv, _), (_, out, attended), (_, gate_up, _), (_, _, gated) = (part.shape for part in self.weights[3])
-        buffers = tuple(np.empty((rows, size), dtype=np.float32) for size in (qkv, out, gate_up, attended, gated))
+        buffers = tuple(np.empty((rows, size), dtype=np.float32) for size in self.widths)
         counts = np.zeros(2 * compiled.STEPS * len(layers), dtype=np.int64)
         threads = threads_for(rows * self.size)
         together(threads, compiled.layers, x_MD, layers.start, layers.stop, self.weights, angles, memory, seen_BTS,

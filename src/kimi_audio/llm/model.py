@@ -255,14 +255,15 @@ class AudioLLM(nn.Module):
         if position_ids_BT is None:
             position_ids_BT = torch.arange(start, start + steps, device=x_BTD.device)[None]
         rest = (rotary_tables(position_ids_BT, config, x_BTD.dtype), attention_mask, cache)
-        trunk, fork = range(config.num_hidden_layers), model.fork + 1
+        trunk, speaks = range(config.num_hidden_layers), want_audio and config.kimia_mimo_layers > 0
+        if speaks or not want_text:
+            shared, trunk = trunk[: model.fork + 1], trunk[model.fork + 1 :]
+            x_BTD = self.run(shared, x_BTD, *rest)
         text_BTD = audio_BTD = None
-        if want_audio and config.kimia_mimo_layers or not want_text:
-            x_BTD, trunk = self.run(trunk[:fork], x_BTD, *rest), trunk[fork:]
-        if want_audio and config.kimia_mimo_layers:
-            audio_BTD = model.mimo_norm(self.run(range(len(self.layers))[-config.kimia_mimo_layers:], x_BTD, *rest))
         if want_text:
             text_BTD = model.norm(self.run(trunk, x_BTD, *rest))
+        if speaks:
+            audio_BTD = model.mimo_norm(self.run(range(config.num_hidden_layers, len(self.layers)), x_BTD, *rest))
         if cache is not None:
             cache.advance(steps)
         return text_BTD, audio_BTD
@@ -270,7 +271,7 @@ class AudioLLM(nn.Module):
     def run(
         self, layers: range, x_BTD: Tensor, tables: tuple[Tensor, Tensor], mask: Tensor | None, cache: KVCache | None
     ) -> Tensor:
-        """Those of `layers`, one after the other; `hidden` says what the rest is."""
+        """Some of the layers, one after the other. What runs them faster may take this method's place."""
         for index in layers:
             x_BTD = self.layers[index](x_BTD, tables, mask, cache, index)
         return x_BTD
