@@ -1,8 +1,8 @@
 """Loops over int8 weights that numba compiles for the processor at hand: matrix products, and decoder layers.
 
-    multiply(values_NK, scale_N, x_MK, y_MN, counts, shares)        # y = x · (values · scale)ᵀ, in float32
-    layers(x_MD, first, last, weights, tables, memory, seen_BTS, buffers, counts, shares)        # for few rows, in place
-    compile_all()                                                   # now, and not at the first use
+    multiply(values_NK, scale_N, x_MK, y_MN, counts, shares)       # y = x · (values · scale)ᵀ, in float32
+    layers(x_MD, first, last, weights, tables, memory, seen_BTS, buffers, counts, shares)       # for few rows, in place
+    compile_all()                                                  # now, and not at the first use
 
 A decoding step reads all weights for a row or a few, so it is as fast as they come out of memory, if nothing else takes
 time; PyTorch's forty operations a layer take more than that between them. Compiling takes ten seconds, once: the code
@@ -42,7 +42,9 @@ def _compiled(function: Callable) -> Callable:
         return numba.njit(**_OPTIONS)(function)
 
 
-_intrinsic: Callable[[Callable], Callable] = intrinsic  # they are called without the typing context
+def _intrinsic(function: Callable) -> Callable:
+    """Its signature for type checkers: it is called without the typing context."""
+    return intrinsic(function)
 
 
 def _address(context, builder, signature, arguments):
@@ -299,7 +301,7 @@ def layers(x_MD, first, last, weights, tables, memory, seen_BTS, buffers, counts
     for step in range(STEPS * (last - first)):
         layer, part = first + step // STEPS, step % STEPS
         projection = max(part - 1, 0)
-        if part == _QKV or part == _GATE_UP:  # by everyone: it takes less time than to wait for others
+        if part in (_QKV, _GATE_UP):  # by everyone: it takes less time than to wait for others
             normed(x_MD, norms[layer, part // _GATE_UP], eps, normed_MD)
         halves = 2 if part == _GATE_UP else 1  # who has the gates and the ups of the same units can multiply them
         size = units if part == _ATTENTION else outputs[projection].shape[1] // halves
