@@ -65,6 +65,14 @@ def test_dtype(folder, dtype):
     assert_same(tensors_of(parts.llm), {k: v.to(dtype) for k, v in tensors_of(make_parts().llm).items()})
 
 
+@pytest.mark.parametrize(("features", "dtype"), [({"amx-bf16": True}, torch.bfloat16), ({"avx2": True}, torch.float32)])
+def test_auto_computes_in_what_the_processor_multiplies(folder, monkeypatch, features, dtype):
+    monkeypatch.setattr("kimi_audio.checkpoint.layout.get_host_cpu_features", lambda: features)
+    parts = load_parts(folder, dtype="auto")
+    assert {tensor.dtype for tensor in tensors_of(parts.acoustic.encoder).values()} == {dtype}
+    assert {tensor.dtype for tensor in tensors_of(parts.semantic).values()} == {torch.float32}
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "int8", "int4"])
 def test_codes_are_the_same_in_every_dtype(folder, dtype):
     samples = torch.randn(64_000, generator=torch.Generator().manual_seed(0)).numpy()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 import torch
+from llvmlite.binding import get_host_cpu_features
 from torch import Tensor, nn
 
 from kimi_audio.checkpoint.files import TensorFiles, read_json, write_json, write_tensors
@@ -100,8 +101,9 @@ def load_parts(
     Args:
         name: see `hub.resolve`.
         dtype: `float32`, `bfloat16` or `float16`; `int8` or `int4` for quantised weights and float32 activations in
-            the LLM and the acoustic encoder; `auto` is float32, but int8 on the CPU for an LLM stored quantised.
-            The semantic tokenizer is always float32.
+            the LLM and the acoustic encoder; `auto` is float32, but on the CPU int8 for an LLM stored quantised, and
+            bfloat16 for encoder and flow where the CPU multiplies matrices of it. The semantic tokenizer is always
+            float32.
         device: where the weights go.
         with_detokenizer: load the speaking half, too, where there is one.
 
@@ -113,7 +115,7 @@ def load_parts(
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder}: not a model folder; config.json is missing.")
     llm = load_llm(folder, dtype=dtype, device=device)
-    encoders = torch.float32 if dtype == "auto" else dtype
+    encoders = _quickest_float(device) if dtype == "auto" else dtype
     acoustic = None
     if llm.config.use_whisper_feature:
         encoder = load_whisper(folder / ACOUSTIC_FOLDER, dtype=encoders, device=device)
@@ -135,6 +137,12 @@ def load_parts(
         Lexicon.from_file(folder / LEXICON) if (folder / LEXICON).exists() else None,
         load_phonemes(folder / PHONEMES_FOLDER, device=device) if (folder / PHONEMES_FOLDER).is_dir() else None,
     )
+
+
+def _quickest_float(device: torch.device | str) -> torch.dtype:
+    """bfloat16 on a CPU with matrix units for it (AMX), which are several times as fast; float32 elsewhere."""
+    on_cpu = torch.device(device).type == "cpu"
+    return torch.bfloat16 if on_cpu and get_host_cpu_features().get("amx-bf16") else torch.float32
 
 
 def _speech(generation: dict[str, Any], path: Path) -> StreamConfig:
