@@ -65,8 +65,10 @@ def test_every_weight_is_near(rows, columns, bits, size, seed):
         assert quantised.bits == 8
 
 
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float32, 1e-5), (torch.bfloat16, 0.01)])
 @pytest.mark.parametrize(("rows", "outputs"), [(1, 96), (3, 96), (4, 37), (18, 37), (70, 96), (70, 1)])
-def test_int8_product_is_that_of_dequantised_weights_despite_outliers(rows, outputs):
+def test_int8_product_is_that_of_dequantised_weights_despite_outliers(rows, outputs, dtype, error, monkeypatch):
+    monkeypatch.setattr("kimi_audio.checkpoint.kernels.quickest_float", lambda: dtype)
     quantised = quantise(matrix(outputs, 160), 8)
     x = torch.randn(rows, 160, generator=torch.Generator().manual_seed(1))
     x[:, 7] *= 100
@@ -74,8 +76,8 @@ def test_int8_product_is_that_of_dequantised_weights_despite_outliers(rows, outp
     expected = F.linear(x, quantised.dequantise())
     assert relative(AnyWeight(quantised)(x), expected) < 1e-6
     for row in range(rows):
-        assert relative(Int8Weight(quantised)(x)[row], expected[row]) < 1e-5
-    assert relative(Int8Weight(quantised)(x[-1:]), Int8Weight(quantised)(x)[-1:]) < 1e-6, "rows depend on each other"
+        assert relative(Int8Weight(quantised)(x)[row], expected[row]) < error
+    assert relative(Int8Weight(quantised)(x[-1:]), Int8Weight(quantised)(x)[-1:]) < error, "rows depend on each other"
     assert torch.equal(Int8Weight(quantised)(torch.zeros(1, 160)), torch.zeros(1, outputs))
 
 

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
+from llvmlite.binding import get_host_cpu_features
 from torch import Tensor, nn
 
 from kimi_audio.checkpoint.compiled import multiply
@@ -77,13 +78,20 @@ class Int8Weight(AnyWeight):
 
     def __call__(self, x_MK: Tensor) -> Tensor:
         if len(x_MK) >= MANY_ROWS:
-            return super().__call__(x_MK)
+            values_NK = self.quantised.values.to(quickest_float())
+            return F.linear(x_MK.to(values_NK.dtype), values_NK).float().mul_(self.quantised.scale)
         values_NK, scale_N = self.quantised.values.numpy(), self.quantised.scale.numpy()
         y_MN = np.empty((len(x_MK), len(scale_N)), dtype=np.float32)
         threads = threads_for(len(x_MK) * values_NK.size)
         counts = np.zeros(2, dtype=np.int64)
         together(threads, multiply, values_NK, scale_N, x_MK.contiguous().numpy(), y_MN, counts, threads)
         return torch.from_numpy(y_MN)
+
+
+@cache
+def quickest_float() -> torch.dtype:
+    """bfloat16 on a CPU with matrix units for it (AMX), which are several times as fast; else float32."""
+    return torch.bfloat16 if get_host_cpu_features().get("amx-bf16") else torch.float32
 
 
 def threads_for(products: int) -> int:

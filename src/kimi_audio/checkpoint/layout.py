@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 import torch
-from llvmlite.binding import get_host_cpu_features
 from torch import Tensor, nn
 
 from kimi_audio.checkpoint.files import TensorFiles, read_json, write_json, write_tensors
 from kimi_audio.checkpoint.hub import SEMANTIC_ID, fetch, resolve
-from kimi_audio.checkpoint.kernels import quantisable
+from kimi_audio.checkpoint.kernels import quantisable, quickest_float
 from kimi_audio.checkpoint.layers import compile_layers
 from kimi_audio.checkpoint.loading import Precision, load_module, precision, tensors_of
 from kimi_audio.checkpoint.quantise import GROUP, SCALE_SUFFIX, Bits, quantise_tensors
@@ -115,7 +114,8 @@ def load_parts(
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder}: not a model folder; config.json is missing.")
     llm = load_llm(folder, dtype=dtype, device=device)
-    encoders = _quickest_float(device) if dtype == "auto" else dtype
+    on_cpu = torch.device(device).type == "cpu"
+    encoders = dtype if dtype != "auto" else quickest_float() if on_cpu else torch.float32
     acoustic = None
     if llm.config.use_whisper_feature:
         encoder = load_whisper(folder / ACOUSTIC_FOLDER, dtype=encoders, device=device)
@@ -137,12 +137,6 @@ def load_parts(
         Lexicon.from_file(folder / LEXICON) if (folder / LEXICON).exists() else None,
         load_phonemes(folder / PHONEMES_FOLDER, device=device) if (folder / PHONEMES_FOLDER).is_dir() else None,
     )
-
-
-def _quickest_float(device: torch.device | str) -> torch.dtype:
-    """bfloat16 on a CPU with matrix units for it (AMX), which are several times as fast; float32 elsewhere."""
-    on_cpu = torch.device(device).type == "cpu"
-    return torch.bfloat16 if on_cpu and get_host_cpu_features().get("amx-bf16") else torch.float32
 
 
 def _speech(generation: dict[str, Any], path: Path) -> StreamConfig:

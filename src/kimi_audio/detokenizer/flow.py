@@ -137,7 +137,9 @@ class Mlp(nn.Module):
         self.fc1, self.fc2 = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+        hidden = self.fc1(x)
+        # What the approximation leaves out is less than bfloat16 does, and on a CPU it takes five times as long.
+        return self.fc2(F.gelu(hidden, approximate="none" if hidden.dtype == torch.bfloat16 else "tanh"))
 
 
 class Block(nn.Module):

@@ -102,6 +102,7 @@ class MelStream:
     def reset(self) -> None:
         """Forget everything."""
         self._looked_at: list[int] = []
+        self._finished: tuple[Tensor, list[int]] | None = None  # remembered when more follows: sound comes first
         self._forget()
 
     def _forget(self) -> None:
@@ -113,7 +114,7 @@ class MelStream:
         codes = [*self._looked_at, *chunk]
         kept = max(0, len(codes) - self.config.look_ahead_codes)
         mel_1TM = self._solve(codes)[:, : FRAMES_PER_CODE * kept]
-        self._remember(mel_1TM, codes[:kept])
+        self._finished = mel_1TM, codes[:kept]
         self._looked_at = codes[kept:]
         return self._denormalised(mel_1TM)
 
@@ -125,6 +126,9 @@ class MelStream:
 
     def _solve(self, codes: Sequence[int]) -> Tensor:
         """Normalised mels (1, T, M) that follow the remembered frames."""
+        if self._finished is not None:
+            self._remember(*self._finished)
+            self._finished = None
         flow, device = self.flow, self.flow.input_linear.weight.device
         if self._cache is None:
             self._cache = flow.new_cache(2 if self.config.guidance else 1)
