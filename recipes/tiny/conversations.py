@@ -31,7 +31,8 @@ AGAIN = (
     "Too fast. Say it slowly.", "Say it slower.", "Faster, please.", "Say that again faster.", "Say it faster.",
     "Can you say it a bit faster?", "Louder, please.", "Can you say that louder?", "Say it again, but louder.",
     "Please speak up.", "Could you repeat that?", "Say that again.", "Please repeat that.", "Once more, please.",
-    "I did not hear you.", "What did you say?", "Pardon?", "Sorry, what was that?",
+    "I did not hear you.", "What did you say?", "Pardon?", "Sorry, what was that?", "A little slower, please.",
+    "Say it once more, but slowly.", "Again, but quicker.", "Repeat it quickly.", "Would you say it a bit louder?",
 )  # fmt: skip
 OTHER = ("And {}?", "What about {}?", "How about {}?")
 OTHER_OF_ITS_KIND = {
@@ -41,10 +42,10 @@ OTHER_OF_ITS_KIND = {
 SPELL = ("How do you spell it?", "How do you spell that?", "How is that spelled?", "Can you spell that?", "Spell that.")
 OPPOSITE = ("And its opposite?", "What is its opposite?", "And the opposite?")
 SUMS = {
-    "+": ("Add {} to that.", "Plus {}?", "And plus {}?"),
-    "-": ("Take away {} from that.", "Minus {}?", "Subtract {} from that."),
-    "*": ("Times {}?", "Multiply that by {}."),
-    "/": ("Divide that by {}.", "Divided by {}?"),
+    "+": ("Add {} to that.", "Plus {}?", "And plus {}?", "Now add {} to it.", "Add {} more."),
+    "-": ("Take away {} from that.", "Minus {}?", "Subtract {} from that.", "Now take {} from it."),
+    "*": ("Times {}?", "Multiply that by {}.", "Now multiply it by {}."),
+    "/": ("Divide that by {}.", "Divided by {}?", "Now divide it by {}."),
 }
 OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.floordiv}
 NEXT = {
@@ -128,7 +129,7 @@ class Course:
         result = OPERATIONS[sign](int(a), int(b))
         for sign in self.rng.sample(list(SUMS), len(SUMS)):
             for n in self.rng.sample(range(2, 11), 9):
-                double = ("Double that.",) if (sign, n) == ("*", 2) else ()
+                double = ("Double that.", "Double it.") if (sign, n) == ("*", 2) else ()
                 wordings = [wording.format(in_words(n)) for wording in (*SUMS[sign], *double)]
                 if follow := self._taught(wordings, "arithmetic", f"{result} {sign} {n}"):
                     return follow
@@ -149,7 +150,8 @@ class Course:
             follows.append(("Which animal did I ask about?", f"You asked about {with_article(pair.item)}."))
         if pair.kind == "arithmetic":
             a, _, b = pair.item.split(" ")
-            wording = self.rng.choice(("Which numbers did I say?", "What were the numbers?"))
+            wordings = ("Which numbers did I say?", "What were the numbers?", "Which two numbers were they?")
+            wording = self.rng.choice(wordings)
             follows.append((wording, f"You said {in_words(int(a))}, then {in_words(int(b))}."))
         return self.rng.choice(follows)
 
@@ -178,8 +180,8 @@ def topic(pair: Pair) -> tuple[str, str] | None:
 
 
 KINDS: dict[str, tuple[Callable[[Course, Pair], tuple[str, str] | None], int]] = {  # and how many there are of each
-    "again": (Course.again, 700), "other": (Course.other, 500), "sum": (Course.summed, 260),
-    "recalled": (Course.recalled, 230), "spelled": (Course.spelled, 150), "opposite": (Course.opposite, 100),
+    "again": (Course.again, 1400), "other": (Course.other, 1500), "sum": (Course.summed, 1500),
+    "recalled": (Course.recalled, 700), "spelled": (Course.spelled, 450), "opposite": (Course.opposite, 200),
     "next": (Course.following, 60),
 }  # fmt: skip
 

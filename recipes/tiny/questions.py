@@ -185,7 +185,7 @@ def words(rng: random.Random, more: Sequence[str]) -> Iterator[Pair]:
     spelled |= {word for text in texts for word in re.findall(r"(?<![\w.'])[a-z]{3,10}\b(?!')", text)}
     _, unseen = held_back()
     for word in sorted(word for word in {*spelled, *more} if word.isalpha() and not any(i in word for i in unseen)):
-        answer = f"{sentence(word)} is spelled {', '.join(word.upper())}."
+        answer = f"The word {word} is spelled {', '.join(word.upper())}."
         for wording in rng.sample(SPELLING_WORDINGS, 4 if word in spelled else 1):
             yield Pair("spelling", word, wording.format(word), answer)
 
@@ -254,6 +254,11 @@ def conversions() -> Iterator[Pair]:
         ("months", "year", "years", 12), ("centimeters", "meter", "meters", 100), ("inches", "foot", "feet", 12),
         ("grams", "kilogram", "kilograms", 1000), ("meters", "kilometer", "kilometers", 1000),
         ("cents", "dollar", "dollars", 100), ("feet", "yard", "yards", 3), ("eggs", "dozen", "dozen", 12),
+        ("hours", "day", "days", 24), ("ounces", "pound", "pounds", 16), ("quarts", "gallon", "gallons", 4),
+        ("years", "decade", "decades", 10), ("years", "century", "centuries", 100), ("weeks", "year", "years", 52),
+        ("days", "fortnight", "fortnights", 14), ("millimeters", "centimeter", "centimeters", 10),
+        ("legs", "spider", "spiders", 8), ("wheels", "car", "cars", 4), ("fingers", "hand", "hands", 5),
+        ("sides", "triangle", "triangles", 3),
     ):  # fmt: skip
         for n in (*range(2, 21), 24, 30, 40, 50):
             many = f"{in_words(n)} {units}"

@@ -42,7 +42,7 @@ def course() -> Course:
 
 def test_there_are_enough_of_each_kind_and_no_two_are_the_same(made):
     assert Counter(one.kind for one in made) == {kind: count for kind, (_, count) in KINDS.items()}
-    assert len({one.user_turns for one in made}) == len(made) == 2000
+    assert len({one.user_turns for one in made}) == len(made) == 5810
 
 
 def test_the_same_seed_gives_the_same(made):
@@ -59,9 +59,9 @@ def test_what_is_said_again_is_said_word_for_word(made):
     [
         ("other", "opposite", "hot", "And cold?", "The opposite of cold is hot."),
         ("other", "sound", "cow", "And a dog?", "A dog barks."),
-        ("spelled", "opposite", "hot", "How do you spell it?", "Cold is spelled C, O, L, D."),
-        ("spelled", "rhyme", "cat", "How do you spell it?", "Hat is spelled H, A, T."),
-        ("spelled", "definition", "river", "How do you spell it?", "River is spelled R, I, V, E, R."),
+        ("spelled", "opposite", "hot", "How do you spell it?", "The word cold is spelled C, O, L, D."),
+        ("spelled", "rhyme", "cat", "How do you spell it?", "The word hat is spelled H, A, T."),
+        ("spelled", "definition", "river", "How do you spell it?", "The word river is spelled R, I, V, E, R."),
         ("opposite", "spelling", "hot", "And its opposite?", "The opposite of hot is cold."),
         ("following", "order", "after Monday", "And after that?", "Wednesday comes after Tuesday."),
         ("following", "order", "number before five", "And before that?", "Three comes before four."),
