@@ -56,7 +56,7 @@ def spoken_phonemes(log_probs_TC: np.ndarray) -> tuple[str, Frames]:
 
 
 def confusions(parts: ModelParts, rows: list[dict]) -> dict[str, list[Frames]]:
-    """What was heard in place of each phoneme of these recordings: no frame, one or several."""
+    """What was heard in place of each phoneme of these recordings: a frame or none."""
     reader, lexicon, acoustic = parts.phonemes, parts.lexicon, parts.acoustic
     assert isinstance(reader, PhonemeReader) and isinstance(lexicon, Lexicon) and acoustic is not None
     bank: dict[str, list[Frames]] = defaultdict(list)
@@ -71,16 +71,16 @@ def confusions(parts: ModelParts, rows: list[dict]) -> dict[str, list[Frames]]:
 
 
 def instead_of(said: str, heard: str) -> Iterator[tuple[str, range]]:
-    """Each phoneme that was said, and where those are that were heard for it; what was inserted goes with the last."""
+    """Each phoneme that was said, and the place of the one heard for it, if any; what else was heard is left out."""
     for chunk in jiwer.process_characters(said, heard).alignments[0]:
         count, end = chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx
         for n in range(count):
             first = min(chunk.hyp_start_idx + n, end)
-            yield said[chunk.ref_start_idx + n], range(first, end if n == count - 1 else min(first + 1, end))
+            yield said[chunk.ref_start_idx + n], range(first, min(first + 1, end))
 
 
 def pronounced(phonemes: str, bank: dict[str, list[Frames]], rng: random.Random) -> np.ndarray:
-    """Log-probabilities (T, C) as if these phonemes had been heard; where two are alike there is silence between."""
+    """Log-probabilities (T, C) as if these phonemes had been heard, with silence around each."""
     frames: Frames = [SILENT]
     for letter in phonemes:
         if letter in bank:
