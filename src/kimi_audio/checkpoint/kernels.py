@@ -66,15 +66,15 @@ class AnyWeight:
 
     def __call__(self, x_MK: Tensor) -> Tensor:
         if self.quantised.bits == 8:
-            return F.linear(x_MK, self.quantised.values.to(x_MK.dtype)).mul_(self.quantised.scale.to(x_MK.dtype))
+            return F.linear(x_MK, self.quantised.values.to(x_MK.dtype)) * self.quantised.scale.to(x_MK.dtype)
         return F.linear(x_MK, self.quantised.dequantise(x_MK.dtype))
 
 
-class Int8Weight(AnyWeight):
-    """int8 weights on the CPU; few rows are multiplied by a compiled loop."""
+class Int8Weight:
+    """int8 weights on the CPU; few rows are multiplied by a compiled loop, many by PyTorch in `quickest_float`."""
 
     def __init__(self, quantised: Quantised) -> None:
-        super().__init__(Quantised(quantised.values.contiguous(), quantised.scale.float()))
+        self.quantised = Quantised(quantised.values.contiguous(), quantised.scale.float())
 
     def __call__(self, x_MK: Tensor) -> Tensor:
         if len(x_MK) >= MANY_ROWS:
