@@ -49,6 +49,18 @@ def test_a_chunk_comes_as_soon_as_a_code_follows_it():
     assert len(stream.push([6])) == SAMPLES_PER_CODE - 2 * VOCODER.hop_size
 
 
+def test_a_chunk_sounds_before_it_is_remembered():
+    flow, passes = make_flow(), []
+    flow.register_forward_hook(lambda *_: passes.append(1))
+    mels = MelStream(flow, StreamConfig(chunk_codes=4, look_ahead_codes=1).with_steps(3), seeded_noise(1))
+    mels.push([1, 2, 3, 4])
+    assert len(passes) == 3
+    mels.push([5, 6, 7, 0])
+    assert len(passes) == 3 + 1 + 3
+    mels.flush([1])
+    assert len(passes) == 3 + 2 * (1 + 3)
+
+
 def test_overlapping_chunks_sound_as_the_whole_mel():
     """With all that the vocoder can see around it a seam is no seam; the official fade leaves one."""
     context = VOCODER.receptive_frames
