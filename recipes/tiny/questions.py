@@ -145,7 +145,7 @@ def arithmetic(rng: random.Random) -> Iterator[Pair]:
     sums += [(a, "-", b, a - b) for a in range(30, 101, 10) for b in (*range(1, 10), *range(10, a + 1, 10))]
     sums += [(a, "*", b, a * b) for a in range(13) for b in range(13)]
     sums += [(a * b, "/", b, a) for a in range(1, 13) for b in range(1, 11)]
-    sums += [(a, "*", b, a * b) for a in range(2, 21) for b in (20, 24, 30, 50, 60, 100, 1000) if a * b < 10000]
+    sums += [(a, "*", b, a * b) for a in range(2, 21) for b in (14, 16, 20, 24, 30, 50, 52, 60, 100, 1000) if a * b < 10000]
     carried = [(a, "+", b, a + b) for a in range(21, 100) for b in range(2, 100)]
     carried += [(a, "-", b, a - b) for a in range(21, 100) for b in range(2, a)]
     carried += [(a, "*", b, a * b) for a in range(13, 41) for b in range(2, 13)]
@@ -214,8 +214,11 @@ def sequences() -> Iterator[Pair]:
             yield Pair("order", f"after {before}", f"Which {name} is after {before}?", after)
             yield Pair("order", f"after {before}", f"What is the next {name} after {before}?", after)
             yield Pair("order", f"after {before}", f"Which is the {name} after {before}?", after)
+            yield Pair("order", f"after {before}", f"What is the {name} after {before}?", after)
+            yield Pair("order", f"after {before}", f"Name the {name} after {before}.", after)
             for wording in (f"What {name} comes before {here}?", f"Which {name} comes just before {here}?",
-                            f"Which {name} is right before {here}?", f"What is the {name} before {here}?"):  # fmt: skip
+                            f"Which {name} is right before {here}?", f"What is the {name} before {here}?",
+                            f"Name the {name} before {here}.", f"Tell me the {name} that is before {here}."):  # fmt: skip
                 yield Pair("order", f"before {here}", wording, f"{before} comes before {here}.")
         for first, second, third in zip(ring, (*ring[1:], *ring[:1]), (*ring[2:], *ring[:2]), strict=True):
             answer = f"First comes {second}, then {third}."
@@ -249,6 +252,7 @@ def sequences() -> Iterator[Pair]:
 
 
 def conversions() -> Iterator[Pair]:
+    """Units in smaller ones: the answer is a product, which it shares with `arithmetic`."""
     for small, unit, units, factor in (
         ("minutes", "hour", "hours", 60), ("seconds", "minute", "minutes", 60), ("days", "week", "weeks", 7),
         ("months", "year", "years", 12), ("centimeters", "meter", "meters", 100), ("inches", "foot", "feet", 12),
@@ -262,8 +266,8 @@ def conversions() -> Iterator[Pair]:
     ):  # fmt: skip
         for n in (*range(2, 21), 24, 30, 40, 50):
             many = f"{in_words(n)} {units}"
-            answer = f"There are {in_words(n * factor)} {small} in {many}." if n * factor < 10000 else ""
-            for wording in UNIT_WORDINGS if answer else ():
+            answer = f"{sentence(in_words(n))} times {in_words(factor)} is {in_words(n * factor)} {small}."
+            for wording in UNIT_WORDINGS if n * factor < 10000 else ():
                 yield Pair("unit", f"{n} {unit} in {small}", wording.format(small, many, sentence(many)), answer)
 
 
