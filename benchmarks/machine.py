@@ -13,12 +13,14 @@ def machine() -> dict[str, Any]:
     """The processor, its cores, and the versions that a timing depends on."""
     import torch
 
+    from kimi_audio.checkpoint.kernels import quickest_float
     from kimi_audio.evaluation.evaluate import processor
 
     return {
         "cpu": processor(),
         "cores": os.cpu_count(),
         "vector": torch.backends.cpu.get_cpu_capability(),
+        "quickest": str(quickest_float()).removeprefix("torch."),
         "system": platform.system(),
         "python": platform.python_version(),
         "torch": torch.__version__,

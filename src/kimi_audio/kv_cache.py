@@ -41,9 +41,12 @@ class KVCache:
         return self._k, self._v
 
     def write(self, layer: int, k_BHTd: Tensor, v_BHTd: Tensor) -> tuple[Tensor, Tensor]:
-        """Store T new positions of `layer`; the history with them, each (B, kv_heads, length + T, head_dim)."""
+        """Store T new positions of `layer`; the history with them, each (B, kv_heads, length + T, head_dim).
+
+        B may be less than the rows there are: it is then the first ones.
+        """
         end = self.length + k_BHTd.shape[2]
-        keys, values = (memory[layer, : self.rows] for memory in self.room(k_BHTd.shape[2]))
+        keys, values = (memory[layer, : len(k_BHTd)] for memory in self.room(k_BHTd.shape[2]))
         keys[:, :, self.length : end] = k_BHTd
         values[:, :, self.length : end] = v_BHTd
         return keys[:, :, :end], values[:, :, :end]

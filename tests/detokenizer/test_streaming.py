@@ -25,6 +25,7 @@ SAMPLES_PER_CODE = FRAMES_PER_CODE * VOCODER.hop_size
             {"look_ahead_codes": 0},
             {"first_chunk_codes": 3},
             {"guidance": 1.0},
+            {"guidance": 1.0, "guidance_from": 0.5},
             {"stitching": "official"},
             {"context_frames": 0},
         ]
@@ -81,6 +82,26 @@ def test_guidance_moves_away_from_what_no_code_sounds_like():
     assert plain.shape == guided.shape and not torch.allclose(plain, guided, atol=1e-4)
 
 
+def test_guidance_may_begin_later():
+    """Steps before that time are those without guidance, for less work; the remembered rows do not suffer."""
+    rows, codes = [], list(range(14))
+    for guidance_from in (0.0, 0.5):
+        flow = make_flow()
+        flow.register_forward_pre_hook(lambda _, arguments: rows.append(len(arguments[0])))
+        config = StreamConfig(8, None, 2, guidance=2.0, guidance_from=guidance_from).with_steps(4)
+        mels = MelStream(flow, config, seeded_noise(1))
+        made = torch.cat([mels.push(codes[:8]), mels.flush(codes[8:])])
+        assert made.isfinite().all()
+    assert rows == [2] * 9 + [1, 1, 2, 2, 2, 1, 1, 2, 2]
+
+
+def test_guidance_from_the_end_on_is_none():
+    codes = list(range(14))
+    late, none = (make_detokenizer(**settings_)(codes, seeded_noise(1))
+                  for settings_ in ({"guidance": 2.0, "guidance_from": 1.0}, {"guidance": 0.0}))  # fmt: skip
+    assert torch.allclose(late, none, atol=1e-4)
+
+
 def test_streams_are_independent_and_as_new_after_a_flush():
     detokenizer = make_detokenizer()
     spoken = [list(range(17)), [19 - code for code in range(14)]]
@@ -133,6 +154,7 @@ def test_long_speech_forgets_what_is_far_back():
         ({"schedule": []}, "at least one step"),
         ({"sway": -2.0}, "-1 to 1 are possible"),
         ({"guidance": -1.0}, "can't be below 0"),
+        ({"guidance_from": 1.5}, "0 to 1 are possible"),
     ],
 )
 def test_settings_that_cannot_be_met_are_refused(settings_, sentence):

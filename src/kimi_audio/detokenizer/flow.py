@@ -254,13 +254,14 @@ def velocity(flow: FlowTransformer, x_BTM: Tensor, codes_BN: Tensor, times_B: Te
 
 @torch.inference_mode()
 def solve(flow: FlowTransformer, noise_BTM: Tensor, codes_BN: Tensor, schedule: Schedule, *, start: int = 0,
-          cache: KVCache | None = None, guidance: float = 0.0) -> Tensor:
+          cache: KVCache | None = None, guidance: float = 0.0, guidance_from: float = 0.0) -> Tensor:
     """Normalised mels (B, T, M) from noise; see `velocity` and `FlowTransformer.forward` for the arguments.
 
-    The steps are summed in the dtype of the noise: float32 noise gives float32 mels, whatever the weights are.
+    Steps before the time `guidance_from` are made without guidance (Kynkäänniemi et al. 2024, arXiv 2404.07724). The steps are summed in the dtype of the noise: float32 noise gives float32 mels, whatever the weights are.
     """
     x_BTM = noise_BTM
     for time, width in schedule:
         times_B = whole_time(time, len(x_BTM)).to(x_BTM.device)
-        x_BTM = x_BTM + width.to(x_BTM) * velocity(flow, x_BTM, codes_BN, times_B, start, cache, guidance)
+        weight = guidance if time >= guidance_from else 0.0
+        x_BTM = x_BTM + width.to(x_BTM) * velocity(flow, x_BTM, codes_BN, times_B, start, cache, weight)
     return x_BTM

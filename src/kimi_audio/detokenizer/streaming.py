@@ -49,6 +49,7 @@ class StreamConfig:
         sway: how `with_steps` spreads them (`euler`); it changes nothing by itself.
         guidance: weight of classifier-free guidance, 0 for none; it doubles the flow's work, and needs one that was
             trained with codes dropped.
+        guidance_from: time, 0 to 1, before which the solver's steps do without guidance.
         stitching: how sounds of neighbouring chunks are joined: `overlap` runs the vocoder over `context_frames` on
             both sides of what it keeps; `official` fades from one version of half a chunk to the next (`Fade`).
         context_frames: mel frames of 20 ms; what the vocoder sees at most is its `receptive_frames`.
@@ -62,6 +63,7 @@ class StreamConfig:
     schedule: Schedule = field(default_factory=lambda: euler(STEPS))
     sway: float = 0.0
     guidance: float = 0.0
+    guidance_from: float = 0.0
     stitching: Stitching = "overlap"
     context_frames: int = 12
 
@@ -88,6 +90,8 @@ class StreamConfig:
             raise ConfigError("the solver needs at least one step")
         if self.guidance < 0 or self.context_frames < 0:
             raise ConfigError("guidance and context_frames can't be below 0")
+        if not 0 <= self.guidance_from <= 1:
+            raise ConfigError(f"guidance_from is {self.guidance_from}; 0 to 1 are possible")
         if not -1 <= self.sway <= 1:
             raise ConfigError(f"sway is {self.sway}; -1 to 1 are possible")
 
@@ -134,7 +138,8 @@ class MelStream:
             self._cache = flow.new_cache(2 if self.config.guidance else 1)
         noise_1TM = self.noise(FRAMES_PER_CODE * len(codes), flow.config.input_size)[None].to(device)
         return solve(flow, noise_1TM, torch.tensor([codes], device=device), self.config.schedule, start=self._start,
-                     cache=self._cache, guidance=self.config.guidance)  # fmt: skip
+                     cache=self._cache, guidance=self.config.guidance,
+                     guidance_from=self.config.guidance_from)  # fmt: skip
 
     @torch.inference_mode()
     def _remember(self, mel_1TM: Tensor, codes: Sequence[int]) -> None:
