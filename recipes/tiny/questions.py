@@ -145,7 +145,8 @@ def arithmetic(rng: random.Random) -> Iterator[Pair]:
     sums += [(a, "-", b, a - b) for a in range(30, 101, 10) for b in (*range(1, 10), *range(10, a + 1, 10))]
     sums += [(a, "*", b, a * b) for a in range(13) for b in range(13)]
     sums += [(a * b, "/", b, a) for a in range(1, 13) for b in range(1, 11)]
-    sums += [(a, "*", b, a * b) for a in range(2, 21) for b in (14, 16, 20, 24, 30, 50, 52, 60, 100, 1000) if a * b < 10000]
+    factors = (14, 16, 20, 24, 30, 50, 52, 60, 100, 1000)
+    sums += [(a, "*", b, a * b) for a in range(2, 21) for b in factors if a * b < 10000]
     carried = [(a, "+", b, a + b) for a in range(21, 100) for b in range(2, 100)]
     carried += [(a, "-", b, a - b) for a in range(21, 100) for b in range(2, a)]
     carried += [(a, "*", b, a * b) for a in range(13, 41) for b in range(2, 13)]
@@ -218,7 +219,8 @@ def sequences() -> Iterator[Pair]:
             yield Pair("order", f"after {before}", f"Name the {name} after {before}.", after)
             for wording in (f"What {name} comes before {here}?", f"Which {name} comes just before {here}?",
                             f"Which {name} is right before {here}?", f"What is the {name} before {here}?",
-                            f"Name the {name} before {here}.", f"Tell me the {name} that is before {here}."):  # fmt: skip
+                            f"Name the {name} before {here}.",
+                            f"Tell me the {name} that is before {here}."):  # fmt: skip
                 yield Pair("order", f"before {here}", wording, f"{before} comes before {here}.")
         for first, second, third in zip(ring, (*ring[1:], *ring[:1]), (*ring[2:], *ring[:2]), strict=True):
             answer = f"First comes {second}, then {third}."
