@@ -26,7 +26,7 @@ HABITS = {"history_text_eos": True, "transcribe_instruction": "Please transcribe
           "max_segment_seconds": 16.0, "max_say_characters": 110, "join_sentences": False,
           "audio_temperature": 0.0, "beams": 4, "language_weight": 0.85, "write_requests_down": True,
           "speech": {"chunk_codes": 20, "first_chunk_codes": 14, "look_ahead_codes": 6, "steps": 8, "sway": -1.0,
-                     "guidance": 2.0, "guidance_from": 0.05}}  # fmt: skip
+                     "guidance": 2.2, "guidance_from": 0.05}}  # fmt: skip
 
 
 def take_branch(llm: AudioLLM, other: AudioLLM) -> None:

@@ -90,7 +90,7 @@ class Int8Weight:
 
 @cache
 def quickest_float() -> torch.dtype:
-    """bfloat16 on a CPU that multiplies it (AMX, or AVX-512 of Zen 4 and later), twice as fast or more; else float32."""
+    """bfloat16 on a CPU that multiplies it (AMX, or AVX-512 from Zen 4 on) and is twice as fast so; else float32."""
     features = get_host_cpu_features()
     return torch.bfloat16 if features.get("amx-bf16") or features.get("avx512bf16") else torch.float32
 

@@ -257,7 +257,8 @@ def solve(flow: FlowTransformer, noise_BTM: Tensor, codes_BN: Tensor, schedule: 
           cache: KVCache | None = None, guidance: float = 0.0, guidance_from: float = 0.0) -> Tensor:
     """Normalised mels (B, T, M) from noise; see `velocity` and `FlowTransformer.forward` for the arguments.
 
-    Steps before the time `guidance_from` are made without guidance (Kynkäänniemi et al. 2024, arXiv 2404.07724). The steps are summed in the dtype of the noise: float32 noise gives float32 mels, whatever the weights are.
+    Steps before the time `guidance_from` are made without guidance (Kynkäänniemi et al. 2024, arXiv 2404.07724). The
+    steps are summed in the dtype of the noise: float32 noise gives float32 mels, whatever the weights are.
     """
     x_BTM = noise_BTM
     for time, width in schedule:
