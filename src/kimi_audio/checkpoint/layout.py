@@ -100,9 +100,9 @@ def load_parts(
     Args:
         name: see `hub.resolve`.
         dtype: `float32`, `bfloat16` or `float16`; `int8` or `int4` for quantised weights and float32 activations in
-            the LLM and the acoustic encoder (products of many rows in bfloat16 where the CPU multiplies matrices of
-            it); `auto` is float32, but on the CPU int8 for an LLM stored quantised, and bfloat16 for encoder and flow
-            where the CPU multiplies matrices of it. The semantic tokenizer is always float32.
+            the LLM and the acoustic encoder (products of many rows in bfloat16 where the CPU multiplies it, see
+            `quickest_float`); `auto` is float32, but on the CPU int8 for an LLM stored quantised, and bfloat16 for
+            encoder and flow where the CPU multiplies it. The semantic tokenizer is always float32.
         device: where the weights go.
         with_detokenizer: load the speaking half, too, where there is one.
 
