@@ -1,3 +1,4 @@
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -152,3 +153,28 @@ def test_speech_to_learn_needs_an_audio_branch(llm, vocab, source, make_prompt):
     assert objective.loss(PackedRow.of([make_prompt(3, 5, 0)]))[0] > 0
     with pytest.raises(ConfigError, match="the model has no audio branch"):
         objective.loss(PackedRow.of([make_prompt(3, 5, 2)]))
+
+
+def test_what_a_model_teaches_itself_changes_nothing(llm, vocab, source, make_prompt):
+    objective = LanguageObjective(llm, Mixture([source], [1], 64), vocab, teacher=deepcopy(llm), distil=1.0)
+    loss, _ = objective.loss(PackedRow.of([make_prompt(4, 6, 3, seed=9)]))
+    loss.backward()
+    for parameter in llm.parameters():
+        assert parameter.grad is None or parameter.grad.abs().max() < 1e-6
+
+
+def test_a_teacher_has_its_share_and_is_no_part_of_what_is_trained(llm, vocab, source, make_prompt):
+    row, teacher = PackedRow.of([make_prompt(4, 6, 3, seed=9)]), deepcopy(llm)
+    with torch.no_grad():
+        for parameter in teacher.parameters():
+            parameter.mul_(1.5)
+
+    def loss(**settings):
+        objective = LanguageObjective(llm, Mixture([source], [1], 64), vocab, **settings)
+        assert sum(1 for _ in objective.model.parameters()) == sum(1 for _ in llm.parameters())
+        return objective.loss(row)[0]
+
+    data, taught = loss(), loss(teacher=teacher, distil=1.0)
+    assert abs(data - taught) > 0.1
+    torch.testing.assert_close(loss(teacher=teacher, distil=0.3), 0.7 * data + 0.3 * taught)
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())

@@ -59,6 +59,20 @@ def test_instruction_tuning_from_recipe_to_model(folder):
     assert run_recipe(folder / "sft.yaml", resume=True).step == 8
 
 
+def test_a_teacher_holds_what_is_trained_to_what_it_says(folder):
+    moved = []
+    for number, teacher in enumerate(["", "teacher: {model: init, share: 1.0}\n"]):
+        recipe = SFT.replace("runs/sft", f"runs/{number}").replace("rates: {", "rates: {llm.lm_head: 0, ")
+        (folder / "sft.yaml").write_text(recipe + teacher)
+        run_recipe(folder / "sft.yaml")
+        before, after = (load_parts(path).llm.model for path in (folder / "init", folder / f"runs/{number}/model"))
+        moved.append((after.layers[0].mlp.up_proj.weight - before.layers[0].mlp.up_proj.weight).norm())
+    assert moved[1] < 0.7 * moved[0]
+    (folder / "sft.yaml").write_text(SFT + "teacher: {model: init, share: 1.5}\n")
+    with pytest.raises(ConfigError, match="above 0 and at most 1"):
+        read_recipe(folder / "sft.yaml")
+
+
 def test_layers_that_learn_in_few_bits_are_exported_so(folder):
     layer = "llm.model.layers.0.mlp.gate_proj"
     (folder / "sft.yaml").write_text(SFT + f"few_bits: [{layer}]\n")

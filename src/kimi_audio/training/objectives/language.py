@@ -67,6 +67,9 @@ class LanguageObjective(Objective):
         compiled: run the layers through `torch.compile`.
         guide_attention: weight of the guidance that teaches the audio branch to follow the text (`GuidedAttention`).
         text_loss: without, the audio stream alone is learned, and the trunk above the fork is not run.
+        teacher: a model of the same vocabulary, at rest, whose opinion is learned along (knowledge distillation, Hinton
+            et al. 2015, arXiv 1503.02531): the model as it was, say, so that it forgets less.
+        distil: share of the teacher's opinion in what is learned; the rest is the data's.
     """
 
     llm: AudioLLM
@@ -83,10 +86,16 @@ class LanguageObjective(Objective):
     guide_attention: float = 0.0
     text_loss: bool = True
     masked_mels: bool = False
+    teacher: AudioLLM | None = None
+    distil: float = 0.0
 
     def __post_init__(self) -> None:
         if self.encoder is not None and self.regularisation.mask_features:
             raise ConfigError("mask_features works on cached features; with an encoder to train, augment the samples.")
+        if self.teacher is not None:
+            if self.encoder is not None:
+                raise ConfigError("a teacher hears cached features; it can't follow an encoder that is trained.")
+            self.teacher.requires_grad_(False)
         self.model = nn.ModuleDict({"llm": self.llm} | ({"encoder": self.encoder} if self.encoder else {}))
 
     def parameter_groups(self) -> list[ParameterGroup]:
@@ -99,8 +108,10 @@ class LanguageObjective(Objective):
 
     def loss(self, batch: PackedRow) -> tuple[Tensor, dict[str, float | Tensor]]:
         row = batch.to(self.device)
+        if self.teacher is not None:
+            self.teacher.to(self.device)
         guide = GuidedAttention(row) if self.guide_attention and len(row.audio_at) else None
-        text, audio = self._stream_losses(row, self.regularisation.label_smoothing, guide)
+        text, audio = self._stream_losses(row, self.regularisation.label_smoothing, guide, self._taught(row))
         metrics: dict[str, float | Tensor] = {"tokens": len(row.audio_ids)}
         if self.text_loss and len(row.text_at):
             metrics["text_loss"] = text.detach()
@@ -112,8 +123,13 @@ class LanguageObjective(Objective):
         return text + audio + self.guide_attention * astray, metrics
 
     def _stream_losses(
-        self, row: PackedRow, smoothing: float, guide: GuidedAttention | None = None
+        self,
+        row: PackedRow,
+        smoothing: float,
+        guide: GuidedAttention | None = None,
+        taught: tuple[Tensor | None, Tensor | None] = (None, None),
     ) -> tuple[Tensor, Tensor]:
+        """Of text and audio; `taught` are the teacher's opinions, if it is asked."""
         if len(row.audio_at) and not self.llm.config.kimia_mimo_layers:
             raise ConfigError("the data hold speech to learn; the model has no audio branch: kimia_mimo_layers is 0.")
         if self.encoder is not None:
@@ -132,11 +148,37 @@ class LanguageObjective(Objective):
         )
         text = audio = torch.zeros((), device=self.device)
         if text_ND is not None:
-            text = _cross_entropy(self.llm.lm_head, text_ND, row.text_at, row.text_labels, smoothing)
+            logits_nV = self.llm.lm_head(text_ND[row.text_at])
+            text = self._cross_entropy(logits_nV, row.text_labels, smoothing, taught[0])
         if audio_ND is not None:
             labels = row.audio_labels - self.llm.config.kimia_mimo_output_first
-            audio = _cross_entropy(self.llm.mimo_output, audio_ND, row.audio_at, labels, smoothing)
+            logits_nV = self.llm.mimo_output(audio_ND[row.audio_at])
+            audio = self._cross_entropy(logits_nV, labels, smoothing, taught[1])
         return text, audio
+
+    @torch.no_grad()
+    def _taught(self, row: PackedRow) -> tuple[Tensor | None, Tensor | None]:
+        """The teacher's probabilities (n, V) at the targets of each stream; None for those that are not learned."""
+        if self.teacher is None:
+            return None, None
+        text_ND, audio_ND = packed_hidden(
+            self.teacher,
+            row,
+            want_text=self.text_loss,
+            want_audio=len(row.audio_at) > 0,
+            compiled=self.compiled,
+        )
+        text = None if text_ND is None else self.teacher.lm_head(text_ND[row.text_at]).float().softmax(-1)
+        audio = None if audio_ND is None else self.teacher.mimo_output(audio_ND[row.audio_at]).float().softmax(-1)
+        return text, audio
+
+    def _cross_entropy(self, logits_nV: Tensor, labels: Tensor, smoothing: float, taught_nV: Tensor | None) -> Tensor:
+        """Mean over the targets."""
+        logits_nV = logits_nV.float()
+        total = F.cross_entropy(logits_nV, labels, reduction="sum", label_smoothing=smoothing)
+        if taught_nV is not None:
+            total = torch.lerp(total, F.cross_entropy(logits_nV, taught_nV, reduction="sum"), self.distil)
+        return total / (len(labels) + EPSILON)
 
     def _encode(self, samples_L: Tensor, rng: np.random.Generator | None) -> Tensor:
         """Features (T, F) of one sound, with gradients (`AcousticEncoder.forward` has none); with `rng` masked."""
@@ -172,13 +214,6 @@ class LanguageObjective(Objective):
             super().save(folder)
         else:
             self.export(self.llm, folder)
-
-
-def _cross_entropy(head: nn.Module, x_ND: Tensor, at: Tensor, labels: Tensor, smoothing: float) -> Tensor:
-    """Mean cross-entropy at the positions `at` (n,)."""
-    logits_nV = head(x_ND[at]).float()
-    total = F.cross_entropy(logits_nV, labels, reduction="sum", label_smoothing=smoothing)
-    return total / (len(at) + EPSILON)
 
 
 def regularise(row: PackedRow, settings: Regularisation, vocab: Vocabulary, rng: np.random.Generator) -> PackedRow:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from torch import nn
 
-from kimi_audio.checkpoint.layout import ModelParts, load_parts, save_parts
+from kimi_audio.checkpoint.layout import ModelParts, load_llm, load_parts, save_parts
 from kimi_audio.checkpoint.small import add_audio_branch
 from kimi_audio.data.cache import CLEAN
 from kimi_audio.data.manifest import read_conversations, read_recordings, sounds_of
@@ -59,6 +59,18 @@ class DataRecipe:
     spoken: Path | None = None
 
 
+@dataclass(frozen=True)
+class TeacherRecipe:
+    """A model whose opinion is learned along with the data, and its share in what is learned."""
+
+    model: Path
+    share: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise ConfigError(f"the share of a teacher is {self.share}; it must be above 0 and at most 1.")
+
+
 @dataclass(frozen=True, kw_only=True)
 class LanguageRecipe:
     """What `sft` and `pretrain` have in common.
@@ -74,6 +86,7 @@ class LanguageRecipe:
         frozen_until: prefix → fraction of the run after which those parameters start to learn.
         few_bits: linear layers (`llm.model.layers.*.mlp.gate_proj`) that learn in the 4 bits that they will be stored
             in. Rounding takes a CPU longer than learning: for GPUs.
+        teacher: the model as it was, say, so that less is forgotten (see `LanguageObjective`).
     """
 
     model: Path
@@ -88,6 +101,7 @@ class LanguageRecipe:
     rates: dict[str, float] = field(default_factory=dict)
     frozen_until: dict[str, float] = field(default_factory=dict)
     few_bits: list[str] = field(default_factory=list)
+    teacher: TeacherRecipe | None = None
 
     def ears(self, parts: ModelParts) -> CachedEars:
         kind = LiveEars if self.train_encoder else CachedEars
@@ -114,6 +128,8 @@ class LanguageRecipe:
             dev=dev,
             compiled=self.compile,
             masked_mels=self.train_encoder and self.augment is not None,
+            teacher=load_llm(self.teacher.model) if self.teacher else None,
+            distil=self.teacher.share if self.teacher else 0.0,
         )
 
 
