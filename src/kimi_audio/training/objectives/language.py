@@ -138,22 +138,13 @@ class LanguageObjective(Objective):
                 rng = np.random.default_rng(int(torch.randint(2**31, ())))
             heard = [self._encode(samples_L, rng) for samples_L in row.features]
             row = replace(row, sounds=torch.cat(heard) if heard else None, sound_lengths=[*map(len, heard)])
-        text_ND, audio_ND = packed_hidden(
-            self.llm,
-            row,
-            want_text=self.text_loss,
-            want_audio=len(row.audio_at) > 0,
-            compiled=self.compiled,
-            watch=guide,
-        )
+        text_nV, audio_nV = self._logits(self.llm, row, guide)
         text = audio = torch.zeros((), device=self.device)
-        if text_ND is not None:
-            logits_nV = self.llm.lm_head(text_ND[row.text_at])
-            text = self._cross_entropy(logits_nV, row.text_labels, smoothing, taught[0])
-        if audio_ND is not None:
+        if text_nV is not None:
+            text = self._cross_entropy(text_nV, row.text_labels, smoothing, taught[0])
+        if audio_nV is not None:
             labels = row.audio_labels - self.llm.config.kimia_mimo_output_first
-            logits_nV = self.llm.mimo_output(audio_ND[row.audio_at])
-            audio = self._cross_entropy(logits_nV, labels, smoothing, taught[1])
+            audio = self._cross_entropy(audio_nV, labels, smoothing, taught[1])
         return text, audio
 
     @torch.no_grad()
@@ -161,20 +152,26 @@ class LanguageObjective(Objective):
         """The teacher's probabilities (n, V) at the targets of each stream; None for those that are not learned."""
         if self.teacher is None:
             return None, None
+        text_nV, audio_nV = self._logits(self.teacher, row)
+        return (None if text_nV is None else text_nV.softmax(-1)), (None if audio_nV is None else audio_nV.softmax(-1))
+
+    def _logits(
+        self, llm: AudioLLM, row: PackedRow, guide: GuidedAttention | None = None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """A model's float32 logits (n, V) at the targets of each stream; None for those that are not learned."""
         text_ND, audio_ND = packed_hidden(
-            self.teacher,
+            llm,
             row,
             want_text=self.text_loss,
             want_audio=len(row.audio_at) > 0,
             compiled=self.compiled,
+            watch=guide,
         )
-        text = None if text_ND is None else self.teacher.lm_head(text_ND[row.text_at]).float().softmax(-1)
-        audio = None if audio_ND is None else self.teacher.mimo_output(audio_ND[row.audio_at]).float().softmax(-1)
-        return text, audio
+        text_nV = None if text_ND is None else llm.lm_head(text_ND[row.text_at]).float()
+        return text_nV, None if audio_ND is None else llm.mimo_output(audio_ND[row.audio_at]).float()
 
     def _cross_entropy(self, logits_nV: Tensor, labels: Tensor, smoothing: float, taught_nV: Tensor | None) -> Tensor:
         """Mean over the targets."""
-        logits_nV = logits_nV.float()
         total = F.cross_entropy(logits_nV, labels, reduction="sum", label_smoothing=smoothing)
         if taught_nV is not None:
             total = torch.lerp(total, F.cross_entropy(logits_nV, taught_nV, reduction="sum"), self.distil)
