@@ -1,8 +1,10 @@
 """Teach the flow another voice's codes: recordings with the codes of a voice that says the same, aligned in time.
 
     python recipes/tiny/parallel.py models/tiny voice.train.jsonl SPOKEN > parallel.train.jsonl
+    python recipes/tiny/parallel.py models/tiny voice.train.jsonl proofread.jsonl > parallel.own.jsonl
 
-SPOKEN holds, for line N of the manifest, counted from 0, N.wav: its text in that voice. The two are aligned by dynamic
+SPOKEN holds, for line N of the manifest, counted from 0, N.wav: its text in that voice. Or the other voice is the
+model's own, and the codes are those that `proofread.py` let it say. The two are aligned by dynamic
 time warping of what the acoustic encoder hears of both. A line out is the recording, the other voice's codes, and, four
 to a code, the `times` in the recording that go with them. The twentieth of the pairs that fits worst is left out.
 """
@@ -10,7 +12,9 @@ to a code, the `times` in the recording that go with them. The twentieth of the 
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
@@ -75,15 +79,37 @@ def unit(x_TD: torch.Tensor) -> np.ndarray:
 
 
 @torch.inference_mode()
-def aligned(parts: ModelParts, recording: np.ndarray, spoken: np.ndarray) -> tuple[list[int], list[float], float]:
-    """Codes of what was spoken, times in the recording, four to a code, and how badly the two fit."""
-    codes = parts.semantic.encode([spoken])[0].tolist()
+def aligned(
+    parts: ModelParts, recording: np.ndarray, spoken: np.ndarray, codes: list[int]
+) -> tuple[list[float], float]:
+    """Times in the recording, four to a code of what was spoken, and how badly the two fit."""
     (ours, our_cepstra), (theirs, their_cepstra) = heard(parts, spoken), heard(parts, recording)
     at, cost = warped(1 - ours @ theirs.T + MFCC_SHARE * (1 - our_cepstra @ their_cepstra.T))
     smooth = np.maximum.accumulate(np.convolve(np.pad(at, 2, mode="edge"), np.ones(5) / 5, "valid"))
     wanted = 4 * len(codes)
     smooth = np.concatenate([smooth, smooth[-1] + 1 + np.arange(max(0, wanted - len(smooth)))])[:wanted]
-    return codes, ((smooth + 0.5) * FRAME).round(4).tolist(), cost
+    return ((smooth + 0.5) * FRAME).round(4).tolist(), cost
+
+
+def takes(
+    spoken: Path, rows: list[dict[str, Any]], parts: ModelParts
+) -> Iterator[tuple[dict[str, Any], np.ndarray, list[int]]]:
+    """Rows of the manifest with the sound and the codes of the other voice, where it has said them."""
+    if spoken.is_dir():
+        for number, row in enumerate(rows):
+            if (path := spoken / f"{number}.wav").exists():
+                samples = load_audio(path)
+                yield row, samples, parts.semantic.encode([samples])[0].tolist()
+        return
+    said = {}
+    for line in spoken.read_text(encoding="utf-8").splitlines():
+        take = json.loads(line)
+        audio, text = take["messages"][-1]["content"]
+        said[text] = audio, take["codes"]
+    for row in rows:
+        if row["text"] in said:
+            audio, codes = said[row["text"]]
+            yield row, load_audio(audio), codes
 
 
 def main() -> None:
@@ -94,11 +120,9 @@ def main() -> None:
     args = parser.parse_args()
     parts = load_parts(args.model, with_detokenizer=False)
     rows = read_recordings(args.manifest)
-    pairs = []
-    for number, row in enumerate(track(rows, "aligning", console=Console(stderr=True))):
-        if not (spoken := args.spoken / f"{number}.wav").exists():
-            continue
-        codes, times, cost = aligned(parts, load_audio(row["audio"]), load_audio(spoken))
+    pairs, spoken = [], takes(args.spoken, rows, parts)
+    for row, samples, codes in track(spoken, "aligning", len(rows), console=Console(stderr=True)):
+        times, cost = aligned(parts, load_audio(row["audio"]), samples, codes)
         pairs.append((cost, row | {"codes": codes, "times": times}))
     limit = np.quantile([cost for cost, _ in pairs], KEPT) if pairs else 0.0
     for cost, row in pairs:

@@ -1,13 +1,16 @@
 """What the model says best: texts said several times, heard by the model's own phoneme head, and the clearest kept.
 
-    python recipes/tiny/proofread.py models/tiny runs/tiny/hear runs/tiny/cache SOUNDS QUESTIONS.jsonl > proofread.jsonl
-    python recipes/tiny/proofread.py … --count 0 --letters LETTERS                 # letters alone, and these recordings
+    python recipes/tiny/proofread.py models/tiny runs/tiny/hear CACHE SOUNDS --answers QUESTIONS.jsonl > proofread.jsonl
+    python recipes/tiny/proofread.py … --lines LINES.tsv --tries 8             # texts: the last column of LINES
+    python recipes/tiny/proofread.py … --letters LETTERS                       # letters, and these recordings of them
 
-The texts are the letters of the alphabet, as a word is spelled aloud, and answers of QUESTIONS (of `questions.py`),
-piece by piece. The first try is greedy; where it is not heard as it is written, others are drawn (rejection sampling,
-Yuan et al. 2023, arXiv 2308.01825); of letters, recordings `LETTERS/O_….wav` are tries, too. What was said goes
-to SOUNDS, and its codes to the cache of a recipe that trains the second model, which has the same tokenizer. Each line
-is a conversation of it. The same arguments give the same lines. One process at a time may write to a cache.
+The texts are lines, answers of QUESTIONS (of `questions.py`), piece by piece, or the letters of the alphabet, as a word
+is spelled aloud. The first try is greedy; where it is not heard as it is written, others are drawn (rejection
+sampling, Yuan et al. 2023, arXiv 2308.01825); of letters, recordings `LETTERS/O_….wav` are tries, too. Many texts are
+said together, each as a whole, not in chunks as a stream is. The clearest try of each goes to SOUNDS, unless none is
+clear, and its codes to the cache of a recipe that trains the second model, which has the same tokenizer. Each line is a
+conversation of it. The same arguments on the same machine give the same lines, and how unclear the greedy tries were
+and the clearest are is told on standard error. One process at a time may write to a cache.
 """
 
 import argparse
@@ -16,15 +19,13 @@ import math
 import random
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
-from contextlib import closing
-from itertools import chain
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 from string import ascii_uppercase
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import soundfile
-import soxr
 import torch
 import torch.nn.functional as F
 from replies import MAX_CHARACTERS, name_of
@@ -33,18 +34,25 @@ from tqdm import tqdm
 
 from kimi_audio.audio.decode import load_audio
 from kimi_audio.checkpoint.layout import load_parts
-from kimi_audio.detokenizer.streaming import Noise
+from kimi_audio.detokenizer.flow import solve
+from kimi_audio.detokenizer.streaming import FRAMES_PER_CODE
+from kimi_audio.generation.aloud import SPARE_CODES
+from kimi_audio.generation.decode import collect, decode
+from kimi_audio.generation.sampling import SamplingParams
 from kimi_audio.generation.speech_text import spoken_pieces
-from kimi_audio.model import SAMPLE_RATE, KimiAudio
+from kimi_audio.model import CODES_PER_PHONEME, SAMPLE_RATE, KimiAudio
 from kimi_audio.prompt import Heard
-from kimi_audio.tokenizer.acoustic import AcousticEncoder
+from kimi_audio.tokenizer.acoustic import AcousticEncoder, num_tokens
 from kimi_audio.tokenizer.phonemes import PhonemeReader, phoneme_classes
 from kimi_audio.training.recipes.ears import CachedEars, Listening
 
-CLEAR = 0.06
-"""Nats a phoneme, by CTC, below which no other try is made."""
-TRIES = 5
-SAMPLING = {"audio_temperature": 0.9, "audio_top_k": 20}
+T = TypeVar("T")
+
+CLEAR, UNCLEAR = 0.06, 0.5
+"""Nats a phoneme, by CTC: below the first no other try is made; what is not below the second is left out."""
+SAMPLING = SamplingParams(audio_temperature=0.9, audio_top_k=20)
+CODES_TOGETHER, CODES_TOGETHER_CPU = 8000, 400
+"""Of speech that is made at once."""
 SHARES = {
     "unit": 22, "capital": 14, "arithmetic": 10, "opposite": 10, "currency": 8, "repeat": 8, "order": 6, "spelling": 6,
     "language": 5, "continent": 5, "definition": 2, "smalltalk": 2,
@@ -53,7 +61,7 @@ SHARES = {
 
 
 class Spoken(NamedTuple):
-    codes: tuple[int, ...]
+    codes: list[int]
     samples_L: Tensor
     unclear: float
 
@@ -65,46 +73,98 @@ class ProofReader:
         self.model = model
         assert isinstance(model.acoustic, AcousticEncoder) and isinstance(model.parts.phonemes, PhonemeReader)
         self.acoustic, self.reader = model.acoustic, model.parts.phonemes
+        self.device = model.llm.model.norm.weight.device
+        self.codes_together = CODES_TOGETHER_CPU if self.device.type == "cpu" else CODES_TOGETHER
 
-    def clearest(self, text: str, tries: int, recordings: Sequence[Path]) -> Spoken:
-        """The clearest of so many tries, and of recordings; no other try is made where one is clear."""
-        best = Spoken((), torch.zeros(0), math.inf)
-        for spoken in chain((self.said(text, seed) for seed in range(tries)),
-                            (self.revoiced(text, path) for path in recordings)):  # fmt: skip
-            best = min(best, spoken, key=lambda spoken: spoken.unclear)
-            if best.unclear < CLEAR:
-                break
-        return best
+    def clearest(
+        self, texts: Sequence[str], tries: int, recordings: Mapping[str, Sequence[Path]]
+    ) -> tuple[list[Spoken], list[Spoken]]:
+        """Of each text the greedy try, and the clearest of so many and of its recordings; none follows a clear one."""
+        greedy = self.said(texts, 0)
+        best = list(greedy)
 
-    def revoiced(self, text: str, recording: Path) -> Spoken:
-        """A recording of the text, as the model would say it."""
-        codes = self.model.semantic.encode([load_audio(recording)])[0].tolist()
-        assert self.model.detokenizer is not None
-        samples_L = self.model.detokenizer(codes, seeded_noise())
-        return Spoken(tuple(codes), samples_L, self.unclear(samples_L, text))
+        def once_more(wanted: list[int], spoken: list[Spoken]) -> None:
+            for n, one in zip(wanted, spoken, strict=True):
+                best[n] = min(best[n], one, key=lambda spoken: spoken.unclear)
 
-    def said(self, text: str, seed: int) -> Spoken:
-        options, prompt = SAMPLING if seed else {}, self.model._reading(text)
-        with closing(self.model._answer(prompt, "both", seed, None, options, reads=text)) as answer:
-            for _ in answer:
-                pass
-        assert answer.reply.audio is not None
-        samples_L = torch.from_numpy(answer.reply.audio)
-        return Spoken(answer.reply.codes, samples_L, self.unclear(samples_L, text))
+        def unclear() -> list[int]:
+            return [n for n, spoken in enumerate(best) if spoken.unclear >= CLEAR]
 
-    def unclear(self, samples_L: Tensor, text: str) -> float:
-        """Minus log-probability of the text's phonemes in what is heard, for each of them."""
-        assert self.model.parts.lexicon is not None
-        said = phoneme_classes(self.model.parts.lexicon.pronounce(text))
-        heard_L = soxr.resample(samples_L.numpy(), self.model.speech_rate, SAMPLE_RATE)
-        log_probs_TC = self.reader(self.acoustic(heard_L)[0].to(self.reader.out.weight)).float()
-        frames, classes = torch.tensor([len(log_probs_TC)]), torch.tensor([said])
-        return F.ctc_loss(log_probs_TC[:, None], classes, frames, torch.tensor([len(said)])).item()
+        for seed in range(1, tries):
+            if wanted := unclear():
+                once_more(wanted, self.said([texts[n] for n in wanted], seed))
+        for number in range(max(map(len, recordings.values()), default=0)):
+            if wanted := [n for n in unclear() if number < len(recordings.get(texts[n], ()))]:
+                said = [texts[n] for n in wanted]
+                once_more(wanted, self.revoiced(said, [recordings[text][number] for text in said]))
+        return greedy, best
+
+    def revoiced(self, texts: Sequence[str], paths: Sequence[Path]) -> list[Spoken]:
+        """Recordings of the texts, as the model would say them."""
+        codes = self.model.semantic.encode([load_audio(path) for path in paths])
+        return self.sounding([row.tolist() for row in codes], texts)
+
+    def said(self, texts: Sequence[str], seed: int) -> list[Spoken]:
+        """One try of each text: greedy with seed 0, else drawn."""
+        model = self.model
+        ids = [model.parts.encode_spoken(text) for text in texts]
+        generator = torch.Generator(self.device).manual_seed(seed)
+        steps = decode(model.llm, model.vocab, [model._reading(text) for text in texts],
+                       [CODES_PER_PHONEME * len(row) + SPARE_CODES for row in ids],
+                       SAMPLING if seed else SamplingParams(), output_type="both", generator=generator,
+                       texts=ids)  # fmt: skip
+        answers = collect(steps, model.vocab, len(texts))
+        return self.sounding([answer.audio_codes(model.vocab) for answer in answers], texts)
+
+    def sounding(self, codes: Sequence[list[int]], texts: Sequence[str]) -> list[Spoken]:
+        """What these codes sound like, and how unclear the text is in it; those of one length are made together."""
+        by_length, spoken = defaultdict(list), [Spoken([], torch.zeros(0), torch.inf)] * len(texts)
+        for n, row in enumerate(codes):
+            by_length[len(row)].append(n)
+        for length, rows in by_length.items():
+            for part in portions(rows, max(1, self.codes_together // max(1, length))):
+                samples_BL = self.samples([codes[n] for n in part]) if length else torch.zeros(0)
+                unclear = self.unclear(samples_BL, [texts[n] for n in part]) if length else [torch.inf] * len(part)
+                for n, samples_L, nats in zip(part, samples_BL.float().cpu(), unclear, strict=True):
+                    spoken[n] = Spoken(codes[n], samples_L, nats)
+        return spoken
+
+    @torch.inference_mode()
+    def samples(self, codes: Sequence[list[int]]) -> Tensor:
+        """Sounds (B, L) of rows of equally many codes, from one and the same noise."""
+        mouth = self.model.detokenizer
+        assert mouth is not None
+        flow, config, codes_BN = mouth.flow, mouth.config, torch.tensor(codes, device=self.device)
+        generator = torch.Generator().manual_seed(0)
+        noise_TM = torch.randn(FRAMES_PER_CODE * codes_BN.shape[1], flow.config.input_size, generator=generator)
+        mel_BTM = solve(flow, noise_TM.to(self.device).expand(len(codes), -1, -1), codes_BN, config.schedule,
+                        guidance=config.guidance, guidance_from=config.guidance_from)  # fmt: skip
+        return mouth.vocoder(mel_BTM * flow.config.mel_std + flow.config.mel_mean).float()
+
+    @torch.inference_mode()
+    def unclear(self, samples_BL: Tensor, texts: Sequence[str]) -> list[float]:
+        """Minus log-probability of the phonemes of each text in what is heard, for each of them."""
+        lexicon = self.model.parts.lexicon
+        assert lexicon is not None
+        said = [phoneme_classes(lexicon.pronounce(text)) for text in texts]
+        heard_BL = resampled(samples_BL, self.model.speech_rate, SAMPLE_RATE)
+        features = self.acoustic.encode(list(self.acoustic.log_mel(heard_BL)), [num_tokens(heard_BL.shape[1])] * len(texts))
+        log_probs_TBC = torch.stack(self.reader.read(features), 1)
+        frames, lengths = torch.tensor([len(log_probs_TBC)] * len(texts)), torch.tensor([len(row) for row in said])
+        targets = torch.tensor([number for row in said for number in row], device=self.device)
+        nats_B = F.ctc_loss(log_probs_TBC, targets, frames, lengths, reduction="none").cpu()
+        return (nats_B / lengths).tolist()
 
 
-def seeded_noise() -> Noise:
-    generator = torch.Generator().manual_seed(0)
-    return lambda frames, bins: torch.randn(frames, bins, generator=generator)
+def portions(items: list[T], size: int) -> list[list[T]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def resampled(samples_BL: Tensor, rate: int, wanted: int) -> Tensor:
+    """The lower part of the spectrum, all frequencies that the wanted rate has."""
+    length = samples_BL.shape[1] * wanted // rate
+    spectrum = torch.fft.rfft(samples_BL)[:, : length // 2 + 1]
+    return torch.fft.irfft(spectrum, n=length) * (wanted / rate)
 
 
 def letters() -> list[str]:
@@ -128,29 +188,51 @@ def answers(manifests: list[Path], count: int, seed: int) -> list[str]:
     return [piece for piece in dict.fromkeys(pieces) if piece not in letters()]
 
 
+def lines(path: Path) -> list[str]:
+    """The different texts of a table for a synthesiser."""
+    return list(dict.fromkeys(line.rsplit("\t", 1)[-1] for line in path.read_text(encoding="utf-8").splitlines()))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("trained", type=Path)
     parser.add_argument("cache", type=Path)
     parser.add_argument("sounds", type=Path)
-    parser.add_argument("questions", type=Path, nargs="+")
-    parser.add_argument("--count", type=int, default=400)
+    parser.add_argument("--answers", type=Path, nargs="+", default=[])
+    parser.add_argument("--count", type=int, default=400, help="how many answers")
+    parser.add_argument("--lines", type=Path)
     parser.add_argument("--letters", type=Path, help="recordings of letters, O_….wav")
+    parser.add_argument("--tries", type=int, default=5)
+    parser.add_argument("--together", type=int, default=64, help="how many texts are said at once")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     args.sounds.mkdir(parents=True, exist_ok=True)
-    proof = ProofReader(KimiAudio.from_pretrained(args.model, dtype="auto"))
+    proof = ProofReader(KimiAudio.from_pretrained(args.model, dtype="auto", device=args.device))
     ears = CachedEars(args.trained, load_parts(args.trained), args.cache, None, Listening())
-    texts = [*(letters() if args.letters else ()), *answers(args.questions, args.count, args.seed)]
-    for text in tqdm(texts, file=sys.stderr):
-        recordings = sorted(args.letters.glob(f"{text[0]}_*.wav")) if args.letters and text in letters() else []
-        spoken = proof.clearest(text, TRIES, recordings)
-        path = (args.sounds / f"{name_of(text)}.wav").resolve()
-        soundfile.write(path, spoken.samples_L.numpy(), proof.model.speech_rate)
-        ears.answers.add(str(path), Heard(list(spoken.codes)))
-        said = {"role": "assistant", "message_type": "audio-text", "content": [str(path), text]}
-        print(json.dumps({"unclear": round(spoken.unclear, 3), "messages": [said]}, ensure_ascii=False), flush=True)
+    texts = [*(letters() if args.letters else ()), *answers(args.answers, args.count, args.seed)]
+    texts += lines(args.lines) if args.lines else []
+    said = [text for text in texts if proof.model.parts.encode_spoken(text)]
+    recordings = {text: sorted(args.letters.glob(f"{text[0]}_*.wav")) for text in letters()} if args.letters else {}
+    progress, before, after = tqdm(total=len(said), file=sys.stderr), [], []
+    for part in portions(said, args.together):
+        greedy, best = proof.clearest(part, args.tries, recordings)
+        before += [spoken.unclear for spoken in greedy if math.isfinite(spoken.unclear)]
+        after += [spoken.unclear for spoken in best if spoken.unclear < UNCLEAR]
+        for text, spoken in zip(part, best, strict=True):
+            if spoken.unclear >= UNCLEAR:
+                continue
+            path = (args.sounds / f"{name_of(text)}.wav").resolve()
+            soundfile.write(path, spoken.samples_L.numpy(), proof.model.speech_rate)
+            ears.answers.add(str(path), Heard(spoken.codes))
+            content = {"role": "assistant", "message_type": "audio-text", "content": [str(path), text]}
+            row = {"unclear": round(spoken.unclear, 3), "codes": spoken.codes, "messages": [content]}
+            print(json.dumps(row, ensure_ascii=False), flush=True)
+        progress.update(len(part))
+    progress.close()
+    told = f"{len(said)} texts, {mean(before):.3f} nats a phoneme; the {len(after)} kept, {mean(after):.3f}"
+    print(told, file=sys.stderr)
 
 
 if __name__ == "__main__":

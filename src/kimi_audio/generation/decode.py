@@ -118,8 +118,10 @@ def decode(
         for n, row in enumerate(rows):
             if row.forbidden is not None and text_logits_NV is not None:
                 text_logits_NV[n, row.forbidden] = -torch.inf
-            if row.given is not None and not row.text_done and audio_logits_NV is not None:
-                audio_logits_NV[n, [vocab.msg_end, vocab.media_end]] = -torch.inf
+        saying = [n for n, row in enumerate(rows) if row.given is not None and not row.text_done]
+        if saying and audio_logits_NV is not None:
+            ends = torch.tensor([vocab.msg_end, vocab.media_end], device=audio_logits_NV.device)
+            audio_logits_NV[torch.tensor(saying, device=ends.device)[:, None], ends] = -torch.inf
         sampled = batch.sample(text_logits_NV, audio_logits_NV, params, generator)
 
         step = Step([], [], [], [])

@@ -53,15 +53,18 @@ class AcousticEncoder(nn.Module):
         return min(FRAMES_PER_TOKEN * tokens + self.spare_frames, SEGMENT_FRAMES)
 
     def log_mel(self, samples_L: Tensor) -> Tensor:
-        """Log-mel (n_mels, T) of one segment of at most 30 s, as the encoder wants it: 3000 frames, or those needed."""
+        """Log-mel (n_mels, T) of one segment of at most 30 s, as the encoder wants it: 3000 frames, or those needed.
+
+        Of several equally long ones, samples (B, L), at once: (B, n_mels, T).
+        """
         length, frames = SEGMENT_SAMPLES, None
         if self.clip_silence:
             # Two frames more than are kept, so that the last convolution output sees its right neighbour; the silence
             # after them, but for what an analysis window reaches, changes nothing.
-            frames = 2 * self._heard(num_tokens(samples_L.shape[0])) + 2
+            frames = 2 * self._heard(num_tokens(samples_L.shape[-1])) + 2
             length = min(SEGMENT_SAMPLES, frames * HOP + N_FFT)
-        padded = nn.functional.pad(samples_L, (0, length - samples_L.shape[0]))
-        return whisper_log_mel(padded, self.encoder.config.num_mel_bins)[:, :frames]
+        padded = nn.functional.pad(samples_L, (0, length - samples_L.shape[-1]))
+        return whisper_log_mel(padded, self.encoder.config.num_mel_bins)[..., :frames]
 
     def encode(self, log_mels: Sequence[Tensor], tokens: Sequence[int], multiple: int = 1) -> list[Tensor]:
         """Segments of at most 30 s as one batch, gradients and all: (T, 4 · d_model) each.
