@@ -118,14 +118,16 @@ class ProofReader:
 
     def sounding(self, codes: Sequence[list[int]], texts: Sequence[str]) -> list[Spoken]:
         """What these codes sound like, and how unclear the text is in it; those of one length are made together."""
-        by_length, spoken = defaultdict(list), [Spoken([], torch.zeros(0), torch.inf)] * len(texts)
+        spoken = [Spoken([], torch.zeros(0), math.inf)] * len(texts)
+        by_length: dict[int, list[int]] = defaultdict(list)
         for n, row in enumerate(codes):
             by_length[len(row)].append(n)
+        by_length.pop(0, None)  # nothing was said
         for length, rows in by_length.items():
-            for part in portions(rows, max(1, self.codes_together // max(1, length))):
-                samples_BL = self.samples([codes[n] for n in part]) if length else torch.zeros(0)
-                unclear = self.unclear(samples_BL, [texts[n] for n in part]) if length else [torch.inf] * len(part)
-                for n, samples_L, nats in zip(part, samples_BL.float().cpu(), unclear, strict=True):
+            for part in portions(rows, max(1, self.codes_together // length)):
+                samples_BL = self.samples([codes[n] for n in part])
+                unclear = self.unclear(samples_BL, [texts[n] for n in part])
+                for n, samples_L, nats in zip(part, samples_BL.cpu(), unclear, strict=True):
                     spoken[n] = Spoken(codes[n], samples_L, nats)
         return spoken
 
@@ -148,7 +150,8 @@ class ProofReader:
         assert lexicon is not None
         said = [phoneme_classes(lexicon.pronounce(text)) for text in texts]
         heard_BL = resampled(samples_BL, self.model.speech_rate, SAMPLE_RATE)
-        features = self.acoustic.encode(list(self.acoustic.log_mel(heard_BL)), [num_tokens(heard_BL.shape[1])] * len(texts))
+        tokens = [num_tokens(heard_BL.shape[1])] * len(texts)
+        features = self.acoustic.encode(list(self.acoustic.log_mel(heard_BL)), tokens)
         log_probs_TBC = torch.stack(self.reader.read(features), 1)
         frames, lengths = torch.tensor([len(log_probs_TBC)] * len(texts)), torch.tensor([len(row) for row in said])
         targets = torch.tensor([number for row in said for number in row], device=self.device)
