@@ -49,7 +49,7 @@ from kimi_audio.training.recipes.ears import CachedEars, Listening
 T = TypeVar("T")
 
 CLEAR, UNCLEAR = 0.06, 0.5
-"""Nats a phoneme, by CTC: below the first no other try is made; what is not below the second is left out."""
+"""Nats a phoneme, by CTC: below the first no other try is made; from the second on a text is left out."""
 SAMPLING = SamplingParams(audio_temperature=0.9, audio_top_k=20)
 CODES_TOGETHER, CODES_TOGETHER_CPU = 8000, 400
 """Of speech that is made at once."""
@@ -207,6 +207,7 @@ def main() -> None:
     parser.add_argument("--lines", type=Path)
     parser.add_argument("--letters", type=Path, help="recordings of letters, O_….wav")
     parser.add_argument("--tries", type=int, default=5)
+    parser.add_argument("--unclear", type=float, default=UNCLEAR, help="from so many nats on a text is left out")
     parser.add_argument("--together", type=int, default=64, help="how many texts are said at once")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--seed", type=int, default=0)
@@ -222,9 +223,9 @@ def main() -> None:
     for part in portions(said, args.together):
         greedy, best = proof.clearest(part, args.tries, recordings)
         before += [spoken.unclear for spoken in greedy if math.isfinite(spoken.unclear)]
-        after += [spoken.unclear for spoken in best if spoken.unclear < UNCLEAR]
+        after += [spoken.unclear for spoken in best if spoken.unclear < args.unclear]
         for text, spoken in zip(part, best, strict=True):
-            if spoken.unclear >= UNCLEAR:
+            if spoken.unclear >= args.unclear:
                 continue
             path = (args.sounds / f"{name_of(text)}.wav").resolve()
             soundfile.write(path, spoken.samples_L.numpy(), proof.model.speech_rate)
