@@ -24,7 +24,8 @@ def test_takes_of_the_model_itself_keep_the_codes_that_it_said(tmp_path, parts):
     soundfile.write(tmp_path / "a.wav", np.zeros(1600, np.float32), 16000)
     said = {"role": "assistant", "message_type": "audio-text", "content": [str(tmp_path / "a.wav"), "good day"]}
     (tmp_path / "said.jsonl").write_text(json.dumps({"codes": [3, 1, 4], "messages": [said]}) + "\n")
-    rows = [{"text": "good day", "audio": "1"}, {"text": "never said", "audio": "2"}, {"text": "good day", "audio": "3"}]
+    texts = ["good day", "never said", "good day"]
+    rows = [{"text": text, "audio": str(number)} for number, text in enumerate(texts, start=1)]
     found = list(takes(tmp_path / "said.jsonl", rows, parts))
     assert [row["audio"] for row, _, _ in found] == ["1", "3"]
     assert all(codes == [3, 1, 4] and len(samples) == 1600 for _, samples, codes in found)
