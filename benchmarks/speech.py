@@ -83,6 +83,7 @@ CHOICES = [
     Choice(24, 6, 8, first_chunk=16),
     Choice(24, 6, 8, first_chunk=12),
     Choice(20, 6, 8),
+    Choice(20, 6, 8, first_chunk=14),
     Choice(12, 4, 12),
     Choice(12, 4, 8),
     Choice(12, 4, 4),
