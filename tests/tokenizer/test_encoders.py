@@ -99,6 +99,12 @@ def test_a_clipped_log_mel_is_the_start_of_the_whole(encoder, length):
     torch.testing.assert_close(clipped, whole[:, : clipped.shape[1]], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("clip", [True, False])
+def test_log_mels_of_equally_long_clips_are_those_of_each(encoder, clip):
+    acoustic, clips = AcousticEncoder(encoder, clip_silence=clip), [noise(3000), 5 * noise(3000).flip(0)]
+    torch.testing.assert_close(acoustic.log_mel(torch.stack(clips)), torch.stack([acoustic.log_mel(c) for c in clips]))
+
+
 def test_codes_look_back_but_not_beyond_their_block(semantic):
     """Frames up to a block's end do not change with what follows it (log-mels are given, so no common floor)."""
     block_mels = 2 * SEMANTIC.quantize_causal_block_size
