@@ -4,15 +4,14 @@
     python recipes/tiny/parallel.py models/tiny voice.train.jsonl proofread.jsonl > parallel.own.jsonl
 
 SPOKEN holds, for line N of the manifest, counted from 0, N.wav: its text in that voice. Or the other voice is the
-model's own, and the codes are those that `proofread.py` let it say. The two are aligned by dynamic
-time warping of what the acoustic encoder hears of both. A line out is the recording, the other voice's codes, and, four
-to a code, the `times` in the recording that go with them. The twentieth of the pairs that fits worst is left out.
+model's own, and the codes are those that it said (`proofread.py`). The two are aligned by dynamic time warping of what
+the acoustic encoder hears of both. A line out is the recording, the other voice's codes, and, four to a code, the
+`times` in the recording that go with them. The twentieth of the pairs that fits worst is left out.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -91,25 +90,17 @@ def aligned(
     return ((smooth + 0.5) * FRAME).round(4).tolist(), cost
 
 
-def takes(
-    spoken: Path, rows: list[dict[str, Any]], parts: ModelParts
-) -> Iterator[tuple[dict[str, Any], np.ndarray, list[int]]]:
-    """Rows of the manifest with the sound and the codes of the other voice, where it has said them."""
+def takes(spoken: Path, rows: list[dict[str, Any]]) -> list[tuple[dict[str, Any], Path, list[int] | None]]:
+    """Rows of the manifest that the other voice has said, where, and in which codes, if that is known."""
     if spoken.is_dir():
-        for number, row in enumerate(rows):
-            if (path := spoken / f"{number}.wav").exists():
-                samples = load_audio(path)
-                yield row, samples, parts.semantic.encode([samples])[0].tolist()
-        return
+        numbered = ((row, spoken / f"{number}.wav", None) for number, row in enumerate(rows))
+        return [take for take in numbered if take[1].exists()]
     said = {}
     for line in spoken.read_text(encoding="utf-8").splitlines():
         take = json.loads(line)
         audio, text = take["messages"][-1]["content"]
-        said[text] = audio, take["codes"]
-    for row in rows:
-        if row["text"] in said:
-            audio, codes = said[row["text"]]
-            yield row, load_audio(audio), codes
+        said[text] = Path(audio), take["codes"]
+    return [(row, *said[row["text"]]) for row in rows if row["text"] in said]
 
 
 def main() -> None:
@@ -120,8 +111,10 @@ def main() -> None:
     args = parser.parse_args()
     parts = load_parts(args.model, with_detokenizer=False)
     rows = read_recordings(args.manifest)
-    pairs, spoken = [], takes(args.spoken, rows, parts)
-    for row, samples, codes in track(spoken, "aligning", len(rows), console=Console(stderr=True)):
+    pairs = []
+    for row, spoken, codes in track(takes(args.spoken, rows), "aligning", console=Console(stderr=True)):
+        samples = load_audio(spoken)
+        codes = codes or parts.semantic.encode([samples])[0].tolist()
         times, cost = aligned(parts, load_audio(row["audio"]), samples, codes)
         pairs.append((cost, row | {"codes": codes, "times": times}))
     limit = np.quantile([cost for cost, _ in pairs], KEPT) if pairs else 0.0

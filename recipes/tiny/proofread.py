@@ -21,11 +21,12 @@ import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean
+from statistics import fmean
 from string import ascii_uppercase
 from typing import NamedTuple, TypeVar
 
 import soundfile
+import soxr
 import torch
 import torch.nn.functional as F
 from replies import MAX_CHARACTERS, name_of
@@ -149,7 +150,8 @@ class ProofReader:
         lexicon = self.model.parts.lexicon
         assert lexicon is not None
         said = [phoneme_classes(lexicon.pronounce(text)) for text in texts]
-        heard_BL = resampled(samples_BL, self.model.speech_rate, SAMPLE_RATE)
+        heard_LB = soxr.resample(samples_BL.T.cpu().numpy(), self.model.speech_rate, SAMPLE_RATE)
+        heard_BL = torch.from_numpy(heard_LB).T.to(self.device)
         tokens = [num_tokens(heard_BL.shape[1])] * len(texts)
         features = self.acoustic.encode(list(self.acoustic.log_mel(heard_BL)), tokens)
         log_probs_TBC = torch.stack(self.reader.read(features), 1)
@@ -161,13 +163,6 @@ class ProofReader:
 
 def portions(items: list[T], size: int) -> list[list[T]]:
     return [items[start : start + size] for start in range(0, len(items), size)]
-
-
-def resampled(samples_BL: Tensor, rate: int, wanted: int) -> Tensor:
-    """The lower part of the spectrum, all frequencies that the wanted rate has."""
-    length = samples_BL.shape[1] * wanted // rate
-    spectrum = torch.fft.rfft(samples_BL)[:, : length // 2 + 1]
-    return torch.fft.irfft(spectrum, n=length) * (wanted / rate)
 
 
 def letters() -> list[str]:
@@ -235,7 +230,9 @@ def main() -> None:
             print(json.dumps(row, ensure_ascii=False), flush=True)
         progress.update(len(part))
     progress.close()
-    told = f"{len(said)} texts, {mean(before):.3f} nats a phoneme; the {len(after)} kept, {mean(after):.3f}"
+    if not after:
+        raise SystemExit(f"none of the {len(said)} texts could be said clearly.")
+    told = f"{len(said)} texts, {fmean(before):.3f} nats a phoneme; the {len(after)} kept, {fmean(after):.3f}"
     print(told, file=sys.stderr)
 
 

@@ -1,43 +1,26 @@
 """Recordings beside another voice that says the same: which takes are read, and how two sounds are aligned."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
-import pytest
 import soundfile
-
-from kimi_audio.checkpoint.layout import ModelParts, load_parts
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "recipes" / "tiny"))
-
 from parallel import aligned, takes, warped
 
-
-@pytest.fixture(scope="module")
-def parts() -> ModelParts:
-    return load_parts(with_detokenizer=False)
+from kimi_audio.checkpoint.layout import load_parts
 
 
-def test_takes_of_the_model_itself_keep_the_codes_that_it_said(tmp_path, parts):
-    soundfile.write(tmp_path / "a.wav", np.zeros(1600, np.float32), 16000)
-    said = {"role": "assistant", "message_type": "audio-text", "content": [str(tmp_path / "a.wav"), "good day"]}
+def test_takes_of_the_model_itself_keep_the_codes_that_it_said(tmp_path):
+    said = {"role": "assistant", "message_type": "audio-text", "content": ["a.wav", "good day"]}
     (tmp_path / "said.jsonl").write_text(json.dumps({"codes": [3, 1, 4], "messages": [said]}) + "\n")
-    texts = ["good day", "never said", "good day"]
-    rows = [{"text": text, "audio": str(number)} for number, text in enumerate(texts, start=1)]
-    found = list(takes(tmp_path / "said.jsonl", rows, parts))
-    assert [row["audio"] for row, _, _ in found] == ["1", "3"]
-    assert all(codes == [3, 1, 4] and len(samples) == 1600 for _, samples, codes in found)
+    rows = [{"text": text} for text in ("good day", "never said", "good day")]
+    assert takes(tmp_path / "said.jsonl", rows) == [(row, Path("a.wav"), [3, 1, 4]) for row in (rows[0], rows[2])]
 
 
-def test_takes_of_another_voice_are_found_by_their_line_and_encoded(tmp_path, parts):
-    noise = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
-    soundfile.write(tmp_path / "1.wav", noise, 16000)
-    [(row, samples, codes)] = takes(tmp_path, [{"audio": "0"}, {"audio": "1"}], parts)
-    assert row["audio"] == "1"
-    assert len(samples) == 16000
-    assert len(codes) == 13  # 12.5 a second
+def test_takes_of_another_voice_are_found_by_their_line(tmp_path):
+    (tmp_path / "1.wav").touch()
+    rows = [{"text": "good day"}, {"text": "good night"}]
+    assert takes(tmp_path, rows) == [(rows[1], tmp_path / "1.wav", None)]
 
 
 def test_the_cheapest_path_follows_what_is_alike():
@@ -47,7 +30,8 @@ def test_the_cheapest_path_follows_what_is_alike():
     assert cost == 0
 
 
-def test_a_recording_is_aligned_with_itself_a_second_later(parts):
+def test_a_recording_is_aligned_with_itself_a_second_later():
+    parts = load_parts(with_detokenizer=False)
     speech, rate = soundfile.read(Path(__file__).parents[2] / "examples" / "kathleen.flac", dtype="float32")
     assert rate == 16000
     later = np.concatenate([np.zeros(16000, np.float32), speech])

@@ -1,18 +1,14 @@
 """Proof-reading: which texts are said, and which try of each is kept."""
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from proofread import ProofReader, Spoken, answers, lines
 
 from kimi_audio.model import KimiAudio
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "recipes" / "tiny"))
-
-from proofread import ProofReader, Spoken, answers, lines, resampled
 
 
 class Rehearsed(ProofReader):
@@ -69,13 +65,6 @@ def test_texts_said_together_are_heard_as_each_alone():
         assert spoken.unclear == pytest.approx(alone.unclear, abs=0.05)
     [right, wrong] = reader.sounding([together[0].codes] * 2, [texts[0], texts[1]])
     assert right.unclear < 1 < wrong.unclear
-
-
-def test_resampling_keeps_what_is_below_the_new_limit():
-    def tone(rate: int) -> torch.Tensor:
-        return torch.sin(2 * torch.pi * 440 * torch.arange(rate, dtype=torch.float64) / rate)[None]
-
-    assert torch.allclose(resampled(tone(24000), 24000, 16000), tone(16000), atol=1e-4)
 
 
 def test_lines_are_the_last_column_each_text_once(tmp_path):

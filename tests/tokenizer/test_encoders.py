@@ -101,7 +101,7 @@ def test_a_clipped_log_mel_is_the_start_of_the_whole(encoder, length):
 
 @pytest.mark.parametrize("clip", [True, False])
 def test_log_mels_of_equally_long_clips_are_those_of_each(encoder, clip):
-    acoustic, clips = AcousticEncoder(encoder, clip_silence=clip), [noise(3000), 5 * noise(3000).flip(0)]
+    acoustic, clips = AcousticEncoder(encoder, clip_silence=clip), [noise(3000), 1e-6 * noise(3000)]  # own floors
     torch.testing.assert_close(acoustic.log_mel(torch.stack(clips)), torch.stack([acoustic.log_mel(c) for c in clips]))
 
 

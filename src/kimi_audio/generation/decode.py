@@ -111,6 +111,7 @@ def decode(
     batch = PromptBatch(llm, prompts, vocab.text_blank, speaks, max(budgets))
     given = [None] * len(prompts) if texts is None else [[*text, vocab.text_eos] for text in texts]
     rows = [_Row(index, limit, text) for index, (limit, text) in enumerate(zip(budgets, given, strict=True))]
+    ends = torch.tensor([vocab.msg_end, vocab.media_end], device=batch.device)
     for index in range(max(budgets)):
         # What is given is not drawn; and when all has been written, only speech is left to decide.
         want_text = texts is None and not all(row.text_done for row in rows)
@@ -120,8 +121,7 @@ def decode(
                 text_logits_NV[n, row.forbidden] = -torch.inf
         saying = [n for n, row in enumerate(rows) if row.given is not None and not row.text_done]
         if saying and audio_logits_NV is not None:
-            ends = torch.tensor([vocab.msg_end, vocab.media_end], device=audio_logits_NV.device)
-            audio_logits_NV[torch.tensor(saying, device=ends.device)[:, None], ends] = -torch.inf
+            audio_logits_NV[torch.tensor(saying, device=batch.device)[:, None], ends] = -torch.inf
         sampled = batch.sample(text_logits_NV, audio_logits_NV, params, generator)
 
         step = Step([], [], [], [])
